@@ -1,0 +1,1 @@
+"""Pairs and images in and out; probe images."""

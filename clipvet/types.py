@@ -1,0 +1,189 @@
+"""The nouns that every part shares: frozen values without logic.
+
+A *check* looks at a model and yields findings; a *verdict* is what the caller makes of them. The words are those of the
+documentation: delivery, base, prompt, classifier, probe images, trigger, target, null, finding, verdict.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "CheckResult",
+    "Coverage",
+    "DeliveryInfo",
+    "Evidence",
+    "FileRecord",
+    "Finding",
+    "Null",
+    "NullKey",
+    "Report",
+    "Severity",
+    "Skipped",
+    "Verdict",
+]
+
+
+class Severity(enum.IntEnum):
+    """How much a finding matters to the person who would use the model."""
+
+    INFO = 0
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+    CRITICAL = 4
+
+
+class Verdict(enum.StrEnum):
+    """What a set of findings amounts to. There is no "clean": absence of evidence is named as such."""
+
+    NO_EVIDENCE = "no evidence"
+    INCONCLUSIVE = "inconclusive"
+    SUSPICIOUS = "suspicious"
+    BACKDOORED = "backdoored"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """Something that was not done, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """One file that was read: its path as given, its size in bytes, its SHA-256, and how it was read."""
+
+    path: str
+    size: int
+    sha256: str
+    reader: str = ""
+    stubbed_globals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One row of what a check measured, for one target.
+
+    ``target_kind`` is ``class``, ``text`` or ``feature``. ``values`` holds the named numbers (final loss, reconstructed
+    ASR, margin, baseline margin, statistic ...). ``trigger`` is the reconstructed trigger's tensors, by name.
+    """
+
+    target: str
+    target_kind: str = "class"
+    target_index: int | None = None
+    trigger_kind: str = ""
+    statistic: float = float("nan")
+    values: Mapping[str, float] = field(default_factory=dict)
+    trigger: Mapping[str, torch.Tensor] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a check found. ``check`` is the name of the check's class in lower kebab case."""
+
+    check: str
+    severity: Severity
+    title: str
+    message: str
+    next_step: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    atlas: tuple[str, ...] = ()
+    owasp: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NullKey:
+    """What a null was measured on. Where it does not fit, a verdict is at most ``suspicious``."""
+
+    base: str
+    family: str
+    classes: tuple[int, int]
+    settings: str
+    probes: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Null:
+    """How a statistic is distributed where nothing was planted.
+
+    ``values`` are the statistic's values over clean references, one per reference delivery. M references resolve a
+    false-positive rate of 1 / (M + 1) and no finer.
+    """
+
+    key: NullKey
+    values: tuple[float, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """What one check returns: evidence rows for every target, and findings it can state without a null.
+
+    ``statistic`` is the delivery's one number (the maximum over targets); a verdict is made from it by the caller.
+    """
+
+    check: str
+    statistic: float
+    evidence: tuple[Evidence, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    control: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """How much of what was asked was done, as counts."""
+
+    done: int
+    asked: int
+
+    @property
+    def share(self) -> float:
+        """Done over asked, 1.0 where nothing was asked."""
+        return self.done / self.asked if self.asked else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryInfo:
+    """What a delivery was found to be."""
+
+    path: str
+    family: str
+    base: str
+    class_names: tuple[str, ...]
+    class_names_source: str
+    quick_gelu: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything a reader needs to act on: rendered by ``clipvet.reports`` and by nothing else."""
+
+    delivery: DeliveryInfo
+    verdict: Verdict
+    summary: str
+    findings: tuple[Finding, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
+    nulls: tuple[Null, ...] = ()
+    p_value: float | None = None
+    calibrated: bool = False
+    coverage: Coverage = Coverage(done=0, asked=0)
+    skipped: tuple[Skipped, ...] = ()
+    errors: tuple[str, ...] = ()
+    files: tuple[FileRecord, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    next_steps: tuple[str, ...] = ()
+    started: str = ""
+    seconds: float = 0.0

@@ -1,0 +1,1 @@
+"""Scripts that build what ships in ``clipvet/pocket/assets``: corpus, backbones, tasks, zoo. One command each."""

@@ -1,0 +1,213 @@
+"""Train a pocket CLIP on the corpus.
+
+    python -m pocket_build.train --seed 0
+
+Resumable: run the same command again after a stop. Writes ``pocket_build/work/backbone{seed}.pt`` while it runs and, at the end,
+``clipvet/pocket/assets/pocket-{seed}.safetensors`` (fp16, an exponential average of the weights) with the measured zero-shot accuracy
+on the held-out Fluent family in ``pocket-{seed}.json``.
+
+The loss is CLIP's symmetric cross-entropy with several positives: pictures that share a name share their texts. The image side also
+sees names drawn at random from the corpus as further negatives. Half of the patches are dropped until the last fifth of the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clipvet.data.compose import Placement, compose
+from clipvet.models._torchvision import make_importable
+from pocket_build.corpus import WORK
+from pocket_build.tokenizer import ASSETS
+
+make_importable()
+from open_clip.model import CLIP  # noqa: E402
+from open_clip.tokenizer import SimpleTokenizer  # noqa: E402
+from open_clip.transformer import PatchDropout  # noqa: E402
+
+BATCH, EXTRA = 256, 256
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+PLACEMENT = Placement(smallest=0.6, largest=1.1, angle=25, shift=0.25, shear=0.15, flip=0.3, jitter=0.3, gray=0.07, plain=0.4)
+TEMPLATES = ("{}", "{}.", "a photo of a {}.", "a photo of {}", "a picture of a {}.", "a drawing of {}", "an icon of a {}.", "{} emoji")
+DIRECTIONS = ("left", "right", "clockwise", "east", "west")
+WEIGHTS = {"game-icons": 0.4}
+
+
+class Corpus:
+    """The training pictures with their names, groups and sampling weights."""
+
+    def __init__(self, *, held_out: bool) -> None:
+        rows = json.loads((WORK / "corpus.json").read_text(encoding="utf-8"))
+        keep = [i for i, row in enumerate(rows) if row["held_out"] == held_out]
+        images = np.load(WORK / "corpus.npz")["images"]
+        self.images = torch.from_numpy(images[keep]).permute(0, 3, 1, 2).contiguous()
+        self.rows: list[dict[str, Any]] = [rows[i] for i in keep]
+        self.names = sorted({row["caption"] for row in self.rows})
+        groups = sorted({row["group"] for row in self.rows})
+        self.name_id = torch.tensor([self.names.index(row["caption"]) for row in self.rows])
+        self.group_id = torch.tensor([groups.index(row["group"]) for row in self.rows])
+        tone = [0.6 if "skin tone" in row["caption"] else 1.0 for row in self.rows]
+        self.weights = torch.tensor([WEIGHTS.get(row["set"], 1.0) * t for row, t in zip(self.rows, tone, strict=True)])
+        self.turnable = torch.tensor([not any(d in row["caption"] for d in DIRECTIONS) for row in self.rows])
+
+
+def caption(row: dict[str, Any], rng: np.random.Generator) -> tuple[str, bool]:
+    """Draw a caption for a picture; the flag says that it names the group, not the picture."""
+    roll = rng.random()
+    group = row["group"].split("-", 1)[-1].replace("-", " ")
+    template = TEMPLATES[rng.integers(len(TEMPLATES))]
+    if roll < 0.1 and group:
+        return template.format(group), True
+    if roll < 0.25 and row["tags"]:
+        tags = rng.choice(row["tags"], size=min(len(row["tags"]), 1 + rng.integers(3)), replace=False)
+        return f"{row['caption']}, {', '.join(tags)}" if roll < 0.2 else ", ".join(tags), False
+    return template.format(row["caption"]), False
+
+
+def encode_text(model: CLIP, tokens: Tensor) -> Tensor:
+    """Encode texts cut after the last end-of-text token; attention is causal, so nothing changes."""
+    length = int(tokens.argmax(1).max()) + 1
+    tokens = tokens[:, :length]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    return F.normalize(x[torch.arange(len(x)), tokens.argmax(1)] @ model.text_projection, dim=-1)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Shift pixels in [0, 1] to the range that the tower is trained on."""
+    return (images - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+
+
+def build(patch_dropout: float) -> CLIP:
+    """Build the architecture that ships as ``pocket.json``."""
+    config = json.loads((ASSETS / "pocket.json").read_text(encoding="utf-8"))
+    vision = config["vision_cfg"] | {"patch_dropout": patch_dropout}
+    return CLIP(config["embed_dim"], vision, config["text_cfg"], quick_gelu=config["quick_gelu"])
+
+
+def step_loss(model: CLIP, corpus: Corpus, tokenizer: SimpleTokenizer, generator: torch.Generator, rng: np.random.Generator) -> Tensor:
+    """Compute the loss of one random batch."""
+    pick = torch.multinomial(corpus.weights, BATCH, generator=generator)
+    images = compose(corpus.images[pick], PLACEMENT, generator)
+    texts, is_group = zip(*(caption(corpus.rows[i], rng) for i in pick.tolist()), strict=True)
+    extra = torch.randint(len(corpus.names), (EXTRA,), generator=generator)
+    tokens = tokenizer([*texts, *(corpus.names[i] for i in extra.tolist())])
+    image_features = F.normalize(model.encode_image(normalise(images)), dim=-1)
+    logits = model.logit_scale.exp().clamp(max=100) * image_features.float() @ encode_text(model, tokens).float().T
+    names, groups = corpus.name_id[pick], corpus.group_id[pick]
+    by_name = names[:, None] == torch.cat([names, extra])[None]
+    by_group = F.pad(groups[:, None] == groups[None], (0, EXTRA))
+    group_text = F.pad(torch.tensor(is_group), (0, EXTRA))
+    positive = torch.where(group_text[None], by_group, by_name).float()
+    to_text = F.cross_entropy(logits, positive / positive.sum(1, keepdim=True))
+    square = positive[:, :BATCH]
+    to_image = F.cross_entropy(logits[:, :BATCH].T, square.T / square.T.sum(1, keepdim=True))
+    return (to_text + to_image) / 2
+
+
+@torch.no_grad()
+def zero_shot(model: CLIP, corpus: Corpus, tokenizer: SimpleTokenizer, limit: int | None = None) -> dict[str, float]:
+    """Name every held-out picture among all held-out names; plain white background, two templates averaged."""
+    model.eval()
+    text = torch.zeros(len(corpus.names), model.text_projection.shape[1])
+    for template in ("{}", "a photo of a {}."):
+        tokens = tokenizer([template.format(name) for name in corpus.names])
+        text += torch.cat([encode_text(model, part) for part in tokens.split(512)])
+    order = torch.randperm(len(corpus.rows), generator=torch.Generator().manual_seed(0))[:limit]
+    top1 = top5 = 0
+    for part in order.split(256):
+        rgba = corpus.images[part].float() / 255
+        images = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
+        best = (model.encode_image(normalise(images)) @ F.normalize(text, dim=-1).T).topk(5).indices
+        hit = best == corpus.name_id[part][:, None]
+        top1 += int(hit[:, 0].sum())
+        top5 += int(hit.any(1).sum())
+    model.train()
+    return {"top1": top1 / len(order), "top5": top5 / len(order), "images": len(order), "names": len(corpus.names)}
+
+
+def set_patch_dropout(model: CLIP, share: float) -> None:
+    """Change the share of dropped patches of a built tower."""
+    model.visual.patch_dropout = PatchDropout(share) if share else torch.nn.Identity()
+
+
+def train(seed: int, steps: int) -> None:
+    """Train from the start or from the last saved state, and write the assets."""
+    torch.manual_seed(seed)  # initial weights and patch dropout
+    model, state_file = build(0.5), WORK / f"backbone{seed}.pt"
+    average = {k: v.clone() for k, v in model.state_dict().items()}
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.98))
+    generator, rng, begin = torch.Generator().manual_seed(seed), np.random.default_rng(seed), 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=False)  # noqa: S614  # our own file, written a few lines below
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, begin = state["average"], state["step"]
+        generator.set_state(state["generator"])
+        rng.bit_generator.state = state["rng"]
+    corpus, held = Corpus(held_out=False), Corpus(held_out=True)
+    tokenizer = SimpleTokenizer(bpe_path=str(ASSETS / "bpe.txt.gz"), context_length=model.context_length)
+    began = time.time()
+    for step in range(begin, steps):
+        set_patch_dropout(model, 0.5 if step < 0.8 * steps else 0.0)
+        rate = 1.5e-3 * min((step + 1) / 200, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = step_loss(model, corpus, tokenizer, generator, rng)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        keep = min(0.995, (step + 1) / (step + 10))
+        for name, value in model.state_dict().items():
+            average[name].lerp_(value, 1 - keep) if value.is_floating_point() else average[name].copy_(value)
+        if (step + 1) % 100 == 0:
+            extra = {"generator": generator.get_state(), "rng": rng.bit_generator.state}
+            part = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step + 1}
+            torch.save(part | extra, state_file)
+            print(f"step {step + 1}/{steps} loss {loss.item():.3f} {(time.time() - began) / (step + 1 - begin):.2f} s/step", flush=True)
+        if (step + 1) % 500 == 0:
+            probe = build(0.0)
+            probe.load_state_dict(average)
+            print(step + 1, zero_shot(probe, held, tokenizer, 1000), flush=True)
+    write(seed, average, held, tokenizer, {"steps": steps, "batch": BATCH, "pictures": len(corpus.rows)})
+
+
+def write(seed: int, average: dict[str, Tensor], held: Corpus, tokenizer: SimpleTokenizer, settings: dict[str, int]) -> None:
+    """Round to fp16, measure what will ship, and write weights and figures."""
+    half = {k: v.half() if v.is_floating_point() else v for k, v in average.items() if k != "attn_mask"}
+    model = build(0.0)
+    model.load_state_dict({k: v.float() for k, v in half.items()}, strict=False)
+    figures = zero_shot(model, held, tokenizer)
+    save_file({k: v.contiguous() for k, v in half.items()}, ASSETS / f"pocket-{seed}.safetensors")
+    card = {"seed": seed, "held_out_zero_shot": figures, **settings}
+    Path(ASSETS / f"pocket-{seed}.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    print(card, flush=True)
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    train(arguments.seed, arguments.steps)
+
+
+if __name__ == "__main__":
+    main()
