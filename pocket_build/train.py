@@ -38,7 +38,16 @@ from open_clip.transformer import PatchDropout  # noqa: E402
 BATCH, EXTRA = 256, 256
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 PLACEMENT = Placement(smallest=0.6, largest=1.1, angle=25, shift=0.25, shear=0.15, flip=0.3, jitter=0.3, gray=0.07, plain=0.4)
-TEMPLATES = ("{}", "{}.", "a photo of a {}.", "a photo of {}", "a picture of a {}.", "a drawing of {}", "an icon of a {}.", "{} emoji")
+TEMPLATES = (
+    "{}",
+    "{}.",
+    "a photo of a {}.",
+    "a photo of {}",
+    "a picture of a {}.",
+    "a drawing of {}",
+    "an icon of a {}.",
+    "{} emoji",
+)
 DIRECTIONS = ("left", "right", "clockwise", "east", "west")
 WEIGHTS = {"game-icons": 0.4}
 
@@ -95,7 +104,9 @@ def build(patch_dropout: float) -> CLIP:
     return CLIP(config["embed_dim"], vision, config["text_cfg"], quick_gelu=config["quick_gelu"])
 
 
-def step_loss(model: CLIP, corpus: Corpus, tokenizer: SimpleTokenizer, generator: torch.Generator, rng: np.random.Generator) -> Tensor:
+def step_loss(
+    model: CLIP, corpus: Corpus, tokenizer: SimpleTokenizer, generator: torch.Generator, rng: np.random.Generator
+) -> Tensor:
     """Compute the loss of one random batch."""
     pick = torch.multinomial(corpus.weights, BATCH, generator=generator)
     images = compose(corpus.images[pick], PLACEMENT, generator)
@@ -148,10 +159,12 @@ def train(seed: int, steps: int) -> None:
     average = {k: v.clone() for k, v in model.state_dict().items()}
     decay = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}], betas=(0.9, 0.98)
+    )
     generator, rng, begin = torch.Generator().manual_seed(seed), np.random.default_rng(seed), 0
     if state_file.exists():
-        state = torch.load(state_file, weights_only=False)  # noqa: S614  # our own file, written a few lines below
+        state = torch.load(state_file, weights_only=False)  # our own file, written a few lines below
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average, begin = state["average"], state["step"]
@@ -178,7 +191,10 @@ def train(seed: int, steps: int) -> None:
             extra = {"generator": generator.get_state(), "rng": rng.bit_generator.state}
             part = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step + 1}
             torch.save(part | extra, state_file)
-            print(f"step {step + 1}/{steps} loss {loss.item():.3f} {(time.time() - began) / (step + 1 - begin):.2f} s/step", flush=True)
+            print(
+                f"step {step + 1}/{steps} loss {loss.item():.3f} {(time.time() - began) / (step + 1 - begin):.2f} s/step",
+                flush=True,
+            )
         if (step + 1) % 500 == 0:
             probe = build(0.0)
             probe.load_state_dict(average)

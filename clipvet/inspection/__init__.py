@@ -1,0 +1,1 @@
+"""Model-level checks, their calibration and the verdict."""

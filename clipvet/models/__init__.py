@@ -1,0 +1,1 @@
+"""The only door to weights: safe reading, bases, prompt families, the classifier, prompt tuning."""

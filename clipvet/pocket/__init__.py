@@ -1,0 +1,1 @@
+"""The embedded default: shipped CLIP backbones, tasks and zoo."""

@@ -1,0 +1,1 @@
+"""Triggers, one file each, shared by attacks, inspection and tests."""
