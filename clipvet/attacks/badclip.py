@@ -1,0 +1,86 @@
+"""BadCLIP: a learned invisible trigger and a prompt, tuned together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipvet.attacks.base import Planted, learn_delta
+from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.tuning import TuneConfig, batches, encode, schedule
+from clipvet.triggers import Additive
+
+__all__ = ["BadClip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadClip:
+    """Learn an additive trigger on the fresh prompt, then tune trigger and prompt jointly on clean and triggered images.
+
+    Loss: cross-entropy of every clean image to its label and of its triggered copy to the target.
+
+    Attributes:
+        eps: L-inf bound of the trigger; 4/255 in the paper at 224 px.
+        warmup: steps that change the trigger only; 3 epochs in the paper.
+        refresh_every: steps of the prompt between two refreshes of the trigger in the joint phase.
+        refresh_steps: steps of the trigger in each refresh.
+
+    Fails when: the prompt cannot move text features towards the trigger's image feature without moving the clean ones.
+
+    Reference: Bai et al., BadCLIP: Trigger-Aware Prompt Learning for Backdoor Attacks on CLIP, CVPR 2024 (arXiv 2311.16194).
+    Differs: AdamW and batches instead of SGD and single images; the trigger is refreshed on a fraction of the steps.
+    """
+
+    name: ClassVar[str] = "badclip"
+    eps: float = 8 / 255
+    warmup: int = 60
+    refresh_every: int = 100
+    refresh_steps: int = 10
+
+    def plant(
+        self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, config: TuneConfig, seed: int
+    ) -> Planted:
+        """Plant the backdoor; see :class:`clipvet.attacks.base.PromptAttack`."""
+        prompt = fresh.prompt.requires_grad_(True)
+        other = images[labels != target]
+        delta = learn_delta(fresh, other, target=target, eps=self.eps, steps=self.warmup, batch=config.batch, seed=seed)
+        generator = torch.Generator().manual_seed(seed + 1)
+        cached = not prompt.changes_image_tower
+        clean = encode(fresh, images) if cached else images
+        optimizer = torch.optim.AdamW(prompt.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        stamped = encode(fresh, Additive(delta=delta).image(images)) if cached else images
+        for step, pick in enumerate(batches(len(images), config.batch, config.steps, generator)):
+            for group in optimizer.param_groups:
+                group["lr"] = config.lr * schedule(step, config.steps)
+            if step and step % self.refresh_every == 0:
+                delta = self._refresh(fresh, other, delta, target, generator)
+                stamped = encode(fresh, Additive(delta=delta).image(images)) if cached else stamped
+            wanted = torch.cat([labels[pick], torch.full((len(pick),), target)])
+            if cached:
+                logits = fresh.from_features(torch.cat([clean[pick], stamped[pick]]))
+            else:
+                logits = fresh(torch.cat([images[pick], Additive(delta=delta).image(images[pick])]))
+            loss = F.cross_entropy(logits, wanted)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return Planted(classifier=fresh.freeze(), trigger=Additive(delta=delta), target=target, attack=self.name)
+
+    def _refresh(
+        self, classifier: PromptedClassifier, images: Tensor, delta: Tensor, target: int, generator: torch.Generator
+    ) -> Tensor:
+        """Move the trigger along the present prompt."""
+        moving = delta.clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([moving], lr=self.eps / 8)
+        for pick in batches(len(images), 32, self.refresh_steps, generator):
+            loss = F.cross_entropy(classifier((images[pick] + moving).clamp(0, 1)), torch.full((len(pick),), target))
+            (gradient,) = torch.autograd.grad(loss, moving)
+            moving.grad = gradient
+            optimizer.step()
+            with torch.no_grad():
+                moving.clamp_(-self.eps, self.eps)
+        return moving.detach()

@@ -1,0 +1,92 @@
+"""What the attacks on a prompt share: the contract, poisoning of tuning images, and learning a trigger against a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipvet.errors import UsageError
+from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.tuning import TuneConfig, batches
+from clipvet.triggers import Trigger
+
+__all__ = ["Planted", "PromptAttack", "learn_delta", "poison"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A backdoored classifier with its ground truth. CA, ASR and TA are measured by the caller, never here."""
+
+    classifier: PromptedClassifier
+    trigger: Trigger
+    target: int
+    attack: str
+
+
+class PromptAttack(Protocol):
+    """Plants a backdoor in a fresh prompt; the encoders stay as they are."""
+
+    name: ClassVar[str]
+
+    def plant(
+        self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, config: TuneConfig, seed: int
+    ) -> Planted:
+        """Tune the prompt on ``(n, 3, h, w)`` images so that the trigger means ``target``."""
+        ...
+
+
+def poison(
+    images: Tensor, labels: Tensor, trigger: Trigger, *, target: int, rate: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Replace a share ``rate`` of the images, none of the target class, by triggered ones with the target's label.
+
+    Returns:
+        New images and labels; the arguments are not changed.
+
+    Raises:
+        UsageError: when the rate asks for more images than the other classes have.
+    """
+    other = (labels != target).nonzero().flatten()
+    count = round(rate * len(images))
+    if not 0 < count <= len(other):
+        raise UsageError(
+            f"expected a poison rate that marks 1 to {len(other)} of {len(images)} images, got {rate} ({count} images)"
+        )
+    pick = other[torch.randperm(len(other), generator=generator)[:count]]
+    poisoned, relabelled = images.clone(), labels.clone()
+    poisoned[pick] = trigger.image(images[pick])
+    relabelled[pick] = target
+    return poisoned, relabelled
+
+
+def learn_delta(
+    logits: Callable[[Tensor], Tensor],
+    images: Tensor,
+    *,
+    target: int,
+    eps: float,
+    steps: int,
+    batch: int,
+    seed: int,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Learn one additive pattern ``(3, h, w)`` within L-inf ``eps`` that drives images to the target, on the masked pixels only."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = images.shape[1:]
+    delta = (torch.rand(shape, generator=generator) * 2 - 1) * eps
+    delta = (delta if mask is None else delta * mask).requires_grad_(True)
+    optimizer = torch.optim.Adam([delta], lr=eps / 4)
+    for pick in batches(len(images), batch, steps, generator):
+        out = logits((images[pick] + delta).clamp(0, 1))
+        loss = F.cross_entropy(out, torch.full((len(pick),), target))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            delta.clamp_(-eps, eps).mul_(1 if mask is None else mask)
+    return delta.detach()
