@@ -1,0 +1,128 @@
+"""Reconstruct one trigger per class from unlabelled images: many classes in one pass through the tower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clipvet.errors import UsageError
+from clipvet.inspection.shapes import SHAPES, Shape
+
+__all__ = ["Measured", "Search", "SearchConfig", "margins"]
+
+Logits = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How a trigger is searched.
+
+    Attributes:
+        shape: ``additive``, ``patch`` or ``blend``: what the trigger may look like.
+        strength: L-inf bound of an additive trigger, share of the area of a patch, ratio of a blend.
+        batch: probe images per class and step.
+        lr: Adam's step in units of the strength.
+        chunk: images in one pass through the tower; bounds memory whatever the number of classes.
+    """
+
+    shape: str = "additive"
+    strength: float = 8 / 255
+    batch: int = 32
+    lr: float = 0.25
+    chunk: int = 128
+
+    def __post_init__(self) -> None:
+        if self.shape not in SHAPES:
+            raise UsageError(f"expected a trigger shape out of {', '.join(SHAPES)}, got {self.shape!r}")
+        if not 0 < self.strength <= 1:
+            raise UsageError(f"expected a trigger strength in (0, 1], got {self.strength}")
+        if self.batch < 1 or self.chunk < 1 or self.lr <= 0:
+            raise UsageError(f"expected positive batch, chunk and lr, got {self.batch}, {self.chunk}, {self.lr}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the triggers of ``k`` classes do to probe images: mean margins and shares, each ``(k,)``."""
+
+    margin: Tensor
+    asr: Tensor
+
+
+def margins(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logit of the target minus the largest other: ``(n, c)`` and ``(n,)`` give ``(n,)``; positive where the target wins."""
+    wanted = logits.gather(1, targets[:, None])[:, 0]
+    others = logits.scatter(1, targets[:, None], float("-inf")).amax(1)
+    return wanted - others
+
+
+class Search:
+    """Triggers of several classes, optimised side by side; each class's result is independent of which others are searched.
+
+    Args:
+        logits: a differentiable classifier.
+        probes: ``(n, 3, h, w)`` in [0, 1], unlabelled.
+        targets: ``(k,)``, the classes to reconstruct a trigger for.
+        config: shape, bound and schedule.
+        seed: order of the probe images, shared by all classes, and initial values, drawn per class.
+
+    Reference: CLIP-Inspector (arXiv 2604.09101): margin loss, universal change per class, Adam. Differs: classes share passes.
+    """
+
+    def __init__(self, logits: Logits, probes: Tensor, targets: Tensor, *, config: SearchConfig, seed: int) -> None:
+        self.logits, self.probes, self.config = logits, probes, config
+        self.targets = targets
+        self.shape: Shape = SHAPES[config.shape](targets.tolist(), probes.shape[-1], config.strength, seed)
+        self._optimizer = torch.optim.Adam(self.shape.parameters(), lr=config.lr * self.shape.step_unit)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._order = torch.empty(0, dtype=torch.long)
+        self.last_loss = torch.full((len(targets),), float("nan"))
+
+    def _batch(self) -> Tensor:
+        while len(self._order) < self.config.batch:
+            self._order = torch.cat([self._order, torch.randperm(len(self.probes), generator=self._generator)])
+        pick, self._order = self._order[: self.config.batch], self._order[self.config.batch :]
+        return self.probes[pick]
+
+    def step(self) -> None:
+        """Take one step for every class."""
+        images = self._batch()
+        self._optimizer.zero_grad()
+        losses = []
+        for part in torch.arange(len(self.targets)).split(max(1, self.config.chunk // len(images))):
+            stamped = self.shape.apply(images, part)  # (k, b, 3, h, w)
+            wanted = self.targets[part].repeat_interleave(len(images))
+            loss = -margins(self.logits(stamped.flatten(0, 1)), wanted).view(len(part), -1).mean(1)
+            loss.sum().backward()
+            losses.append(loss.detach())
+        self._optimizer.step()
+        self.shape.project()
+        self.last_loss = torch.cat(losses)
+
+    def keep(self, index: Tensor) -> None:
+        """Drop all classes but those at ``index``; their state carries on."""
+        self.targets = self.targets[index]
+        old = list(self.shape.parameters())
+        self.shape.keep(index)
+        for before, after in zip(old, self.shape.parameters(), strict=True):
+            state = self._optimizer.state.pop(before, {})
+            self._optimizer.state[after] = {k: v[index] if v.ndim > 0 else v for k, v in state.items()}
+        self._optimizer.param_groups[0]["params"] = list(self.shape.parameters())
+        self.last_loss = self.last_loss[index]
+
+    @torch.no_grad()
+    def measure(self, logits: Logits, images: Tensor) -> Measured:
+        """Put the triggers on ``images`` and see what a classifier (this one or another) makes of them."""
+        margin, asr = [], []
+        for part in torch.arange(len(self.targets)).split(max(1, self.config.chunk // len(images))):
+            wanted = self.targets[part].repeat_interleave(len(images))
+            found = margins(logits(self.shape.apply(images, part).flatten(0, 1)), wanted).view(len(part), -1)
+            margin.append(found.mean(1))
+            asr.append((found > 0).float().mean(1))
+        return Measured(margin=torch.cat(margin), asr=torch.cat(asr))
+
+    def trigger(self, position: int) -> dict[str, Tensor]:
+        """Return the tensors of the trigger at ``position``, by name."""
+        return self.shape.tensors(position)
