@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 import zlib
+from io import FileIO
 from typing import IO
 
 from clipvet.errors import HostileFileError, UnreadableError
@@ -15,6 +17,7 @@ __all__ = ["ZIP_ERRORS", "Archive"]
 
 _MAX_DIRECTORY_BYTES = 32 << 20
 _CHUNK = 8 << 20
+_CUT_OFF = "it is cut off: a tensor's values end early"
 ZIP_ERRORS = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
@@ -42,9 +45,10 @@ class Archive:
         UnreadableError: Not a zip archive, or not one that torch writes.
     """
 
-    def __init__(self, handle: IO[bytes], size: int, limits: ReadLimits) -> None:
+    def __init__(self, handle: FileIO, size: int, limits: ReadLimits) -> None:
         if _directory_bytes(handle, size) > _MAX_DIRECTORY_BYTES:
             raise HostileFileError("its zip directory lists far more members than any checkpoint has")
+        self._handle = handle
         self._zip = zipfile.ZipFile(handle)
         self._limits = limits
         members = self._zip.infolist()
@@ -82,18 +86,38 @@ class Archive:
         return -1 if member is None else member.file_size
 
     def read_into(self, source: str, key: str, target: memoryview) -> None:
-        """Fill ``target`` with a storage's first bytes; zipfile checks the member's CRC when it is read to its end."""
-        with self._zip.open(self._members[f"{self.root}{source}/{key}"]) as member:
-            position = 0
-            while position < len(target):
-                piece = member.read(min(_CHUNK, len(target) - position))
-                if not piece:
-                    raise UnreadableError("it is cut off: a tensor's values end early")
-                target[position : position + len(piece)] = piece
-                position += len(piece)
+        """Fill ``target``, as long as the storage, with its bytes, and check them against the archive's checksum."""
+        member = self._members[f"{self.root}{source}/{key}"]
+        with self._zip.open(member) as packed:  # checks the local header against the directory
+            if member.compress_type == zipfile.ZIP_STORED:
+                self._copy(member, target)
+            else:
+                _unpack(packed, target)
+        if zlib.crc32(target) != member.CRC:
+            raise UnreadableError("it is damaged: a tensor's values do not match their checksum")
+
+    def _copy(self, member: zipfile.ZipInfo, target: memoryview) -> None:
+        """Read a stored member straight into place, which is several times faster than through zipfile."""
+        self._handle.seek(member.header_offset + 26)
+        name_length, extra_length = struct.unpack("<HH", self._handle.read(4))
+        self._handle.seek(name_length + extra_length, os.SEEK_CUR)
+        while target:
+            count = self._handle.readinto(target)
+            if not count:
+                raise UnreadableError(_CUT_OFF)
+            target = target[count:]
 
 
-def _directory_bytes(handle: IO[bytes], size: int) -> int:
+def _unpack(packed: IO[bytes], target: memoryview) -> None:
+    while target:
+        piece = packed.read(min(_CHUNK, len(target)))
+        if not piece:
+            raise UnreadableError(_CUT_OFF)
+        target[: len(piece)] = piece
+        target = target[len(piece) :]
+
+
+def _directory_bytes(handle: FileIO, size: int) -> int:
     """Length that the end-of-archive record declares for the directory; zipfile reads that much before any check."""
     span = min(size, 22 + 65535)
     handle.seek(size - span)
@@ -101,15 +125,16 @@ def _directory_bytes(handle: IO[bytes], size: int) -> int:
     end = tail.rfind(b"PK\5\6")
     if end < 0 or len(tail) < end + 22:
         raise UnreadableError("it begins as a zip archive but has no directory: it is cut off or damaged")
-    (declared,) = struct.unpack_from("<I", tail, end + 12)
+    declared: int = struct.unpack_from("<I", tail, end + 12)[0]
     locator = tail[end - 20 : end] if end >= 20 else b""
     if not locator.startswith(b"PK\6\7"):
-        return int(declared)
-    (position,) = struct.unpack_from("<Q", locator, 8)
+        return declared
+    position: int = struct.unpack_from("<Q", locator, 8)[0]
     if position > size - 56:
         raise UnreadableError("its zip directory lies outside the file: it is cut off or damaged")
     handle.seek(position)
-    return max(int(declared) if declared != 0xFFFFFFFF else 0, *struct.unpack_from("<Q", handle.read(56), 40))
+    wide: int = struct.unpack_from("<Q", handle.read(56), 40)[0]
+    return max(declared if declared != 0xFFFFFFFF else 0, wide)
 
 
 def _check_names(members: list[zipfile.ZipInfo]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import IO, Protocol
+from io import FileIO
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,29 +28,43 @@ class Storages(Protocol):
 
 
 class Bytes:
-    """Storages of a file that is itself a pickle: ranges of the file, and arrays that stood inside the pickle."""
+    """Storages of a file that is itself a pickle: ranges of the file."""
 
-    def __init__(self, handle: IO[bytes], plan: Plan, size: int) -> None:
+    def __init__(self, handle: FileIO, plan: Plan, size: int) -> None:
         self._handle = handle
         self._plan = plan
         self._size = size
 
     def nbytes(self, source: str, key: str) -> int:
         """Length of a storage in bytes, -1 where there is none of that key or it ends beyond the file."""
-        if source == "inline":
-            return len(self._plan.inline[int(key)])
         offset, length = self._plan.storages.get(key, (0, -1))
         return length if offset + length <= self._size else -1
 
     def read_into(self, source: str, key: str, target: memoryview) -> None:
         """Fill ``target`` with the storage's first bytes."""
-        if source == "inline":
-            target[:] = self._plan.inline[int(key)][: len(target)]
-            return
         self._handle.seek(self._plan.storages[key][0])
-        read = self._handle.readinto(target)  # type: ignore[attr-defined]  # a buffered file has it
-        if read != len(target):
-            raise UnreadableError("it is cut off: a tensor's values end early")
+        while target:
+            count = self._handle.readinto(target)
+            if not count:
+                raise UnreadableError("it is cut off: a tensor's values end early")
+            target = target[count:]
+
+
+class _WithInline:
+    """Other storages, and beside them the arrays that stood inside the pickle (source ``inline``)."""
+
+    def __init__(self, inline: tuple[bytes, ...], others: Storages) -> None:
+        self._inline = inline
+        self._others = others
+
+    def nbytes(self, source: str, key: str) -> int:
+        return len(self._inline[int(key)]) if source == "inline" else self._others.nbytes(source, key)
+
+    def read_into(self, source: str, key: str, target: memoryview) -> None:
+        if source == "inline":
+            target[:] = self._inline[int(key)]
+        else:
+            self._others.read_into(source, key, target)
 
 
 def build_tensors(plan: Plan, storages: Storages, budget: int) -> dict[str, Tensor]:
@@ -64,6 +79,7 @@ def build_tensors(plan: Plan, storages: Storages, budget: int) -> dict[str, Tens
         HostileFileError: A tensor reaches beyond its storage, or all of them take more than ``budget``.
         UnreadableError: Bytes are missing.
     """
+    storages = _WithInline(plan.inline, storages)
     for entry in plan.tensors:
         _check(entry, storages)
     total = sum(math.prod(entry.size) * DTYPES[entry.dtype] for entry in plan.tensors)
@@ -101,11 +117,12 @@ def _build(
     where = (entry.source, entry.key)
     if where not in buffers:
         raw = torch.empty(storages.nbytes(*where), dtype=torch.uint8)
-        storages.read_into(*where, memoryview(raw.numpy()))
+        storages.read_into(*where, raw.numpy().data)
         buffers[where] = raw
     values = typed.get((*where, entry.dtype))
     if values is None:
-        whole = buffers[where][: entry.numel * DTYPES[entry.dtype]]
+        raw, width = buffers[where], DTYPES[entry.dtype]
+        whole = raw[: len(raw) // width * width]
         # A bool that is neither 0 nor 1 is undefined behaviour in torch's kernels.
         values = whole.ne(0) if dtype is torch.bool else whole.view(dtype)
         typed[(*where, entry.dtype)] = values

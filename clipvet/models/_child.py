@@ -15,9 +15,9 @@ import struct
 import sys
 from typing import IO, Any
 
+from clipvet.models._machine import MalformedError, Seen
 from clipvet.models._names import DTYPES, clean, is_interpreted
 from clipvet.models._plan import Planner, storage_dtypes
-from clipvet.models._machine import MalformedError, Seen
 from clipvet.models._unpickle import load
 
 __all__ = ["FAILED_EXIT", "GUARD_EXIT", "main"]
@@ -39,7 +39,7 @@ class _Stream:
 
     def read(self, size: int, /) -> bytes:
         if size > self.left:
-            raise MalformedError("its pickle is larger than the limit or than the file")
+            raise MalformedError("its pickle is cut off, or larger than the limit")
         self.left -= size
         return self.file.read(size)
 

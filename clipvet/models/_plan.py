@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from clipvet.models._machine import Global, MalformedError, Ref
 from clipvet.models._names import DTYPES, ENVELOPES, NUMPY_DTYPES, STORAGES, clean
 from clipvet.models._tree import children, numpy_code, pairs_of, plain_items, raw_bytes, target_of, unwrap
-from clipvet.models._machine import Global, MalformedError, Ref
 
 __all__ = ["Entry", "Planner", "storage_dtypes"]
 
 _MAX_DEPTH = 48
 _MAX_VISITS = 2_000_000
+
+
 class Entry(NamedTuple):
     """One tensor of a plan. ``offset`` and ``stride`` count elements, ``numel`` is the storage's length in elements."""
 
@@ -148,5 +150,3 @@ class Planner:
         self._add(Entry(name, "inline", str(len(self.inline)), NUMPY_DTYPES[code], numel, 0, size, stride))
         self.inline.append(raw)
         return True
-
-

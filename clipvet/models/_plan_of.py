@@ -8,8 +8,9 @@ import struct
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from clipvet.errors import HostileFileError, UnreadableError, UsageError
 from clipvet.models._child import GUARD_EXIT
@@ -86,7 +87,7 @@ def plan_archive(parts: dict[str, bytes], limits: ReadLimits) -> Plan:
     return _run(request, limits, input=b"".join(parts.values()))
 
 
-def plan_stream(handle: IO[bytes], size: int, limits: ReadLimits) -> Plan:
+def plan_stream(handle: FileIO, size: int, limits: ReadLimits) -> Plan:
     """Plan a file of ``size`` bytes that is itself a pickle; the child reads it through the open handle."""
     handle.seek(0)
     return _run({"size": size, "max_pickle": limits.max_pickle_bytes}, limits, stdin=handle)
@@ -132,7 +133,7 @@ def _parse(reply: bytes) -> Plan:
     answer = json.loads(reply[8 : 8 + length])
     stubbed = tuple(answer["globals"])
     if "refused" in answer:
-        raise _Refused(answer["refused"], stubbed)
+        raise RefusedError(answer["refused"], stubbed)
     inline, position = [], 8 + length
     for size in answer["inline"]:
         inline.append(reply[position : position + size])
@@ -149,7 +150,7 @@ def _parse(reply: bytes) -> Plan:
     )
 
 
-class _Refused(UnreadableError):
+class RefusedError(UnreadableError):
     """The child could not follow the pickle; ``stubbed`` are the names that it had met."""
 
     def __init__(self, why: str, stubbed: tuple[str, ...]) -> None:

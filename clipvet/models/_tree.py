@@ -9,8 +9,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from clipvet.models._names import NUMPY_DTYPES, clean
 from clipvet.models._machine import Call, Global, MalformedError
+from clipvet.models._names import NUMPY_DTYPES, clean
 
 __all__ = ["children", "numpy_code", "pairs_of", "plain_items", "raw_bytes", "target_of", "unwrap"]
 
@@ -135,7 +135,7 @@ def _numpy_scalar(value: Call) -> Any:
 
 def plain_items(pairs: dict[Any, Any]) -> dict[str, Any]:
     """The items of a dict that are small and plain: numbers, text, short lists and dicts of these."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in pairs.items():
         if isinstance(key, str) and len(found) < _MAX_EXTRA_NODES:
             plain = _plain(value, [_MAX_EXTRA_NODES], 0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 from clipvet.models._machine import Call, Global, Machine, MalformedError, Seen
 
@@ -132,11 +132,11 @@ BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 FLOAT BINFLOAT"""
 
 _OPS: dict[str, Callable[[Machine, Any], None]] = {
     **dict.fromkeys(_VALUES.split(), lambda m, arg: m.stack.append(arg)),
-    **dict.fromkeys("PROTO FRAME READONLY_BUFFER".split(), lambda m, arg: None),
-    **dict.fromkeys("GET BINGET LONG_BINGET".split(), lambda m, arg: m.recall(arg)),
-    **dict.fromkeys("PUT BINPUT LONG_BINPUT".split(), lambda m, arg: m.remember(arg)),
-    **dict.fromkeys("EXT1 EXT2 EXT4".split(), _extension),
-    **dict.fromkeys("REDUCE NEWOBJ".split(), _reduce),
+    **dict.fromkeys(["PROTO", "FRAME", "READONLY_BUFFER"], lambda m, arg: None),
+    **dict.fromkeys(["GET", "BINGET", "LONG_BINGET"], lambda m, arg: m.recall(arg)),
+    **dict.fromkeys(["PUT", "BINPUT", "LONG_BINPUT"], lambda m, arg: m.remember(arg)),
+    **dict.fromkeys(["EXT1", "EXT2", "EXT4"], _extension),
+    **dict.fromkeys(["REDUCE", "NEWOBJ"], _reduce),
     "MEMOIZE": lambda m, arg: m.remember(len(m.memo)),
     "NONE": lambda m, arg: m.stack.append(None),
     "NEWTRUE": lambda m, arg: m.stack.append(True),
@@ -188,7 +188,7 @@ def load(reader: Reader, seen: Seen) -> Any:
     """
     machine = Machine(seen)
     try:
-        for opcode, arg, _ in pickletools.genops(reader):
+        for opcode, arg, _ in pickletools.genops(cast(IO[bytes], reader)):
             if opcode.name == "STOP":
                 return machine.pop()
             if opcode.name not in _OPS:
