@@ -72,8 +72,12 @@ class FileRecord:
 class Evidence:
     """One row of what a check measured, for one target.
 
-    ``target_kind`` is ``class``, ``text`` or ``feature``. ``values`` holds the named numbers (final loss, reconstructed
-    ASR, margin, baseline margin, statistic ...). ``trigger`` is the reconstructed trigger's tensors, by name.
+    ``target_kind`` is ``class``, ``text`` or ``feature``. ``values`` holds the named numbers; the names that reports know
+    how to label are ``asr`` (reconstructed ASR in [0, 1]), ``margin``, ``baseline_margin`` (the hand-written prompt's),
+    ``final_loss`` and ``anomaly_index``; any other name is shown as it is, and a name that begins with ``asr`` as a
+    percentage. ``trigger`` is the reconstructed trigger's tensors, by name: ``delta`` (3, h, w), additive, or ``mask``
+    (1, h, w) with ``pattern`` (3, h, w); ``samples`` (n, 3, h, w) are probe images in [0, 1] to show it on, and
+    ``triggered`` (n, 3, h, w) the same images with the trigger.
     """
 
     target: str
@@ -115,12 +119,14 @@ class Null:
     """How a statistic is distributed where nothing was planted.
 
     ``values`` are the statistic's values over clean references, one per reference delivery. M references resolve a
-    false-positive rate of 1 / (M + 1) and no finer.
+    false-positive rate of 1 / (M + 1) and no finer. ``check`` names the check whose statistic it is; empty where a report
+    has one check only.
     """
 
     key: NullKey
     values: tuple[float, ...]
     source: str = ""
+    check: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +174,11 @@ class DeliveryInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Everything a reader needs to act on: rendered by ``clipvet.reports`` and by nothing else."""
+    """Everything a reader needs to act on: rendered by ``clipvet.reports`` and by nothing else.
+
+    ``target`` is the target that the verdict names. ``thresholds`` maps a check's name to the value of its statistic at
+    which the verdict changes. ``exit_code`` is what the command line ends with, where a command line made the report.
+    """
 
     delivery: DeliveryInfo
     verdict: Verdict
@@ -187,3 +197,6 @@ class Report:
     next_steps: tuple[str, ...] = ()
     started: str = ""
     seconds: float = 0.0
+    target: str | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    exit_code: int | None = None
