@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clipvet.errors import UsageError
 
-__all__ = ["ClipModel", "TextInput"]
+__all__ = ["ClipModel", "TextInput", "needed_length"]
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -33,6 +33,12 @@ class TextInput:
     embeddings: Tensor
     eot: Tensor
     deep: Mapping[int, Tensor] | None = None
+
+
+def needed_length(eot: Tensor, deep: Mapping[int, Tensor] | None = None) -> int:
+    """Return how many positions can change the features: up to the last end-of-text token and the last replaced token."""
+    replaced = max((prompt.shape[-2] for prompt in (deep or {}).values()), default=0)
+    return max(int(eot.max()), replaced) + 1
 
 
 class ClipModel:
@@ -93,13 +99,25 @@ class ClipModel:
 
     @property
     def is_vit(self) -> bool:
-        """Whether the image tower is a vision transformer (prompts inside it need one)."""
-        return hasattr(self.clip.visual, "transformer") and hasattr(self.clip.visual, "class_embedding")
+        """Whether the image tower is a vision transformer read at its class token (prompts inside it need one)."""
+        visual = self.clip.visual
+        plain = getattr(visual, "pool_type", "") == "tok" and getattr(visual, "attn_pool", None) is None
+        return plain and hasattr(visual, "transformer") and not visual.final_ln_after_pool
 
     @property
     def vision_width(self) -> int:
         """Width of the image tower's tokens; 0 for a ResNet."""
         return int(self.clip.visual.class_embedding.shape[0]) if self.is_vit else 0
+
+    @property
+    def vision_layers(self) -> int:
+        """Number of blocks in the image tower; 0 for a ResNet."""
+        return len(self.clip.visual.transformer.resblocks) if self.is_vit else 0
+
+    @property
+    def text_layers(self) -> int:
+        """Number of blocks in the text tower."""
+        return len(self.clip.transformer.resblocks)
 
     @property
     def quick_gelu(self) -> bool:
@@ -187,7 +205,7 @@ class ClipModel:
         Returns:
             ``(n, embed_dim)``, unit length.
         """
-        length = int(text.eot.max()) + 1 if cut else text.embeddings.shape[1]
+        length = needed_length(text.eot, text.deep) if cut else text.embeddings.shape[1]
         x = text.embeddings[:, :length] + self.clip.positional_embedding[:length]
         mask = self.clip.attn_mask[:length, :length]
         for index, block in enumerate(self.clip.transformer.resblocks):

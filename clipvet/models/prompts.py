@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from clipvet.models.base import ClipModel
 
-__all__ = ["Classifier", "Prompt", "PromptedClassifier"]
+__all__ = ["Classifier", "FreshStart", "Prompt", "PromptedClassifier", "ReadAs"]
 
 
 class Classifier(Protocol):
@@ -23,22 +24,83 @@ class Classifier(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadAs:
+    """What a prompt's file does not say about how its text is put together.
+
+    Attributes:
+        position: where the class name stands among the context vectors: ``end``, ``middle`` or ``front`` (CoOp, ProGrad).
+        wording: the text around the class name with ``{}`` in its place, of which the first words are replaced by the
+            context; empty where it is to be found from ``token_suffix`` or, failing that, taken from the official code.
+        feature_wording: the text whose frozen feature stands for a class (TCP); empty as above.
+    """
+
+    position: str = "end"
+    wording: str = ""
+    feature_wording: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FreshStart:
+    """How a new prompt begins.
+
+    Attributes:
+        n_ctx: number of context vectors; None takes as many as ``init`` has tokens (CoOp, CoCoOp, TCP), else the official
+            default.
+        depth: number of blocks that get tokens; None takes the official default, at most the tower's blocks.
+        init: words whose embeddings the context vectors begin as; empty for random ones.
+        seed: of everything that is random.
+    """
+
+    n_ctx: int | None = None
+    depth: int | None = None
+    init: str = "a photo of a"
+    seed: int = 0
+
+
 class Prompt(nn.Module):
     """The learned part of a prompt-tuned model: one subclass per family, parameters are what tuning changes.
 
-    A family overrides :meth:`text_features`, and :meth:`visual_prompts` where it changes the image tower.
+    A family overrides :meth:`from_tensors`, :meth:`fresh`, :meth:`text_features` and :meth:`state`, and
+    :meth:`visual_prompts` where it changes the image tower.
     """
 
     family: ClassVar[str]
     image_dependent: ClassVar[bool] = False  # text features differ from image to image (CoCoOp)
     changes_image_tower: ClassVar[bool] = False  # features of one frozen tower cannot be reused (VPT, IVLP, MaPLe)
 
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], model: ClipModel, class_names: Sequence[str] | None, read_as: ReadAs
+    ) -> Self:
+        """Build the prompt from tensors under the official names; ``class_names`` None takes them from the tensors.
+
+        Raises:
+            UnknownLayoutError: a tensor is missing or is none of this family's.
+            UsageError: a shape does not fit the base, or the family needs class names and got none.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def fresh(cls, model: ClipModel, class_names: Sequence[str], start: FreshStart) -> Self:
+        """Build an untuned prompt, initialised as the official code does."""
+        raise NotImplementedError
+
     def visual_prompts(self) -> Sequence[Tensor]:
         """Return the tokens for :meth:`ClipModel.encode_image`, none where the tower is untouched."""
         return ()
 
-    def text_features(self, model: ClipModel, image_features: Tensor | None = None) -> Tensor:
-        """Return unit text features: ``(n_classes, d)``, or ``(n, n_classes, d)`` where :attr:`image_dependent`."""
+    def text_features(self, model: ClipModel, image_features: Tensor | None = None, *, classes: Tensor | None = None) -> Tensor:
+        """Compute unit text features, differentiable with respect to the prompt and the image features.
+
+        Args:
+            model: the CLIP that the prompt was tuned on.
+            image_features: ``(n, d)`` of unit length; read where :attr:`image_dependent` only.
+            classes: ``long (k,)``, the classes in play; None for all.
+
+        Returns:
+            ``(k, d)``, or ``(n, k, d)`` where :attr:`image_dependent`.
+        """
         raise NotImplementedError
 
     def state(self) -> dict[str, Tensor]:
@@ -72,13 +134,16 @@ class PromptedClassifier:
         """Encode images through the tower with the prompt's visual part: ``(n, d)``, unit length."""
         return self.model.encode_image(images, self.prompt.visual_prompts())
 
-    def from_features(self, image_features: Tensor) -> Tensor:
-        """Turn image features into logits ``(n, n_classes)``."""
-        text = self._cached if self._cached is not None else self.prompt.text_features(self.model, image_features)
+    def from_features(self, image_features: Tensor, *, classes: Tensor | None = None) -> Tensor:
+        """Turn image features into logits ``(n, n_classes)``, or ``(n, k)`` of the ``k`` classes given by index."""
+        if self._cached is None:
+            text = self.prompt.text_features(self.model, image_features, classes=classes)
+        else:
+            text = self._cached if classes is None else self._cached[classes]
         if text.ndim == 3:
             return self.model.logit_scale * torch.einsum("nd,ncd->nc", image_features, text)
         return self.model.logit_scale * image_features @ text.T
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Classify images in [0, 1]: ``(n, 3, h, w)`` to ``(n, n_classes)``."""
-        return self.from_features(self.image_features(images))
+    def __call__(self, images: Tensor, *, classes: Tensor | None = None) -> Tensor:
+        """Classify images in [0, 1]: ``(n, 3, h, w)`` to ``(n, n_classes)``, or to the classes given by index."""
+        return self.from_features(self.image_features(images), classes=classes)
