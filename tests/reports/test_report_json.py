@@ -12,7 +12,7 @@ import pytest
 
 from clipvet.errors import UnreadableError
 from clipvet.reports import to_json
-from clipvet.reports.schema import SCHEMA_PATH, from_json, json_schema
+from clipvet.reports.schema import SCHEMA_PATH, ReportModel, from_json, json_schema
 from clipvet.types import Report
 from tests.reports import report_cases
 
@@ -73,6 +73,7 @@ def test_numbers_that_json_lacks_become_null() -> None:
         report_cases.inconclusive(), settings={"a": math.nan, "b": [math.inf], "c": {"d": -math.inf}, "e": np.float32("nan")}
     )
     text = to_json(report)
+    assert ReportModel.model_validate(report).checks[0].statistic is None
     document = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the JSON"))
     assert document["checks"][0]["statistic"] is None
     assert document["checks"][0]["evidence"][0]["values"] == {"asr": None, "margin": None}

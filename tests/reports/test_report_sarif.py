@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from clipvet.reports import to_sarif
-from clipvet.types import Evidence, Report, Severity
+from clipvet.types import Evidence, Report, Severity, Verdict
 from tests.reports import report_cases
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "sarif-2.1.0-rtm.5.json").read_text(encoding="utf-8"))
@@ -78,8 +78,11 @@ def test_level_of_each_verdict(case: str, kind: str, level: str) -> None:
 def test_fingerprints_stay_while_the_numbers_move() -> None:
     first = report_cases.backdoored()
     finding = first.findings[0]
+    finding = replace(finding, title="12 of 40 images (30.5 %) reach bear")
+    first = replace(first, findings=(finding, first.findings[1]))
     moved = replace(
         finding,
+        title="13 of 40 images (32.5 %) reach bear",
         message="An additive trigger within 8/255 moves 97.1 % of the probe images to bear.",
         evidence=(replace(finding.evidence[0], statistic=7.9),),
     )
@@ -105,6 +108,8 @@ def test_execution_is_successful_only_where_all_was_done() -> None:
     report = report_cases.no_evidence()
     assert run_of(replace(report, errors=("broken",)))["invocations"][0]["executionSuccessful"] is False
     assert run_of(replace(report, coverage=replace(report.coverage, done=3)))["invocations"][0]["executionSuccessful"] is False
+    unsure = replace(report, verdict=Verdict.INCONCLUSIVE)
+    assert run_of(unsure)["invocations"][0]["executionSuccessful"] is False
     invocation = run_of(report_cases.inconclusive())["invocations"][0]
     assert (invocation["executionSuccessful"], invocation["exitCode"]) == (False, 3)
     texts = [note["message"]["text"] for note in invocation["toolExecutionNotifications"]]
