@@ -1,0 +1,7 @@
+"""``python -m clipvet`` is ``clipvet``."""
+
+import sys
+
+from clipvet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,111 @@
+"""The demo judges itself against the ground truth, and is not told it beforehand."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from clipvet import api
+from clipvet.cli import main
+from clipvet.types import Verdict
+from tests.cli.stubs import Inspector, report
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of the zoo, as clipvet.pocket.zoo has it."""
+
+    name: str
+    path: Path
+    backdoored: bool
+    family: str
+    task: str
+    base: str
+    attack: str = ""
+    target: str | None = None
+
+
+ENTRIES = [
+    Entry("c0", Path("c0"), False, "coop", "objects", "pocket-0"),
+    Entry("c1", Path("c1"), False, "cocoop", "nature", "pocket-1"),
+    Entry("b0", Path("b0"), True, "cocoop", "nature", "pocket-1", "badclip", "bird"),
+]
+
+
+@pytest.fixture
+def zoo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    made: Any = ModuleType("clipvet.pocket.zoo")
+    made.entries = lambda: ENTRIES
+    monkeypatch.setitem(sys.modules, "clipvet.pocket.zoo", made)
+    return made
+
+
+def inspector(monkeypatch: pytest.MonkeyPatch, **verdicts: Verdict) -> Inspector:
+    made = Inspector({name: report(verdict, path=name, target="bird") for name, verdict in verdicts.items()})
+    monkeypatch.setattr(api, "inspect_model", made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("clean", "planted", "code"),
+    [
+        (Verdict.NO_EVIDENCE, Verdict.BACKDOORED, 0),
+        (Verdict.NO_EVIDENCE, Verdict.SUSPICIOUS, 0),
+        (Verdict.NO_EVIDENCE, Verdict.NO_EVIDENCE, 1),
+        (Verdict.NO_EVIDENCE, Verdict.INCONCLUSIVE, 1),
+        (Verdict.SUSPICIOUS, Verdict.BACKDOORED, 1),
+        (Verdict.INCONCLUSIVE, Verdict.BACKDOORED, 1),
+    ],
+)
+def test_both_verdicts_must_be_right(
+    zoo: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    clean: Verdict,
+    planted: Verdict,
+    code: int,
+) -> None:
+    made = inspector(monkeypatch, c1=clean, b0=planted)
+    assert main(["demo", "--out", str(tmp_path)]) == code
+    text = capsys.readouterr().out
+    assert text.count("right: ") + text.count("WRONG: ") == 2
+    assert ("WRONG" in text) is (code == 1)
+    # the clean delivery is the one most like the backdoored one, and the two are inspected in the same way
+    assert [path.name for path, _ in made.calls] == ["c1", "b0"]
+    assert made.calls[0][1] == made.calls[1][1] == api.InspectOptions(base="pocket-1")
+    for label in ("clean", "backdoored"):
+        assert (tmp_path / label / "report.html").exists()
+        assert (tmp_path / label / "report.json").exists()
+
+
+def test_a_fresh_backdoor_is_planted_with_the_seed(
+    zoo: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    seeds = []
+
+    def plant(seed: int, progress: Any) -> tuple[Path, Path, dict[str, str]]:
+        seeds.append(seed)
+        progress("tuning", 1, 1)
+        truth = {"base": "pocket-0", "family": "coop", "task": "nature", "attack": "blended", "target": "fish"}
+        return Path("c"), Path("b"), truth
+
+    zoo.plant_fresh = plant
+    inspector(monkeypatch, c=Verdict.NO_EVIDENCE, b=Verdict.BACKDOORED)
+    assert main(["demo", "--fresh", "--seed", "11", "--out", str(tmp_path)]) == 0
+    assert "seed 11: coop on pocket-0, task nature, blended to 'fish'" in capsys.readouterr().out
+    for _ in range(3):
+        assert main(["demo", "--fresh", "--out", str(tmp_path)]) == 0
+    assert seeds[0] == 11
+    assert len(set(seeds)) > 2  # drawn anew each time
+
+
+def test_an_empty_zoo_is_an_error(zoo: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    zoo.entries = lambda: ENTRIES[:2]
+    assert main(["demo"]) == 2
+    assert "expected clean and backdoored deliveries" in capsys.readouterr().err
