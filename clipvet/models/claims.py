@@ -102,21 +102,29 @@ class _Table:
         table = model.clip.token_embedding.weight.detach().cpu().to(dtype)
         self.known = {_key(row): index for index, row in enumerate(table)}
         self.table = table.float()
+        self.squares = self.table.square().sum(1)
+        self.nearest: dict[bytes, int] = {}
         self.exact, self.total, self.worst = 0, 0, 0.0
 
     def look_up(self, row: Tensor) -> int:
         self.total += 1
-        if (index := self.known.get(_key(row))) is not None:
+        key = _key(row)
+        if (index := self.known.get(key)) is not None:
             self.exact += 1
             return index
-        if self.total - self.exact > _MAX_INEXACT:
+        if key not in self.nearest:
+            self.nearest[key] = self._find(row.float())
+        return self.nearest[key]
+
+    def _find(self, row: Tensor) -> int:
+        if len(self.nearest) >= _MAX_INEXACT:
             raise UsageError(
-                f"{self.total - self.exact} token embeddings in the file are not among those of {self.name}: name the base that "
+                f"more than {_MAX_INEXACT} token embeddings in the file are not among those of {self.name}: name the base that "
                 "this was tuned on, or state the class names"
             )
-        distances = (self.table - row.float()).norm(dim=1).nan_to_num(float("inf"))
-        nearest = int(distances.argmin())
-        self.worst = max(self.worst, float(distances[nearest] / self.table[nearest].norm().clamp_min(1e-12)))
+        nearest = int((self.squares - self.table @ (2 * row)).nan_to_num(float("inf")).argmin())
+        distance = float((self.table[nearest] - row).norm() / self.squares[nearest].sqrt().clamp_min(1e-12))
+        self.worst = max(self.worst, distance if distance == distance else float("inf"))
         return nearest
 
 

@@ -129,12 +129,14 @@ def _open_prompt(opening: Opening, family: Family) -> Delivery:
     satellite = family.name == "tcp" and opening.hints.dataset == "EuroSAT"
     if satellite:
         opening.notes.append(f"Class features: '{_SATELLITE}', as TCP's code has it for EuroSAT, the data set that the log names.")
+    wording = opening.metadata.get("wording", "")
     prompt = prompt_from_tensors(
         family.name,
         own,
         model,
         names,
         position=settle_position(opening, family),
+        wording=wording if "{}" in wording else "",
         feature_wording=_SATELLITE if satellite else "",
     )
     classifier = PromptedClassifier(model, prompt, names).freeze()
