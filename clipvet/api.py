@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from torch import Tensor
+
+from clipvet.data.generated import generate_probes
+from clipvet.data.images import load_images
 from clipvet.errors import UsageError
-from clipvet.types import Report
+from clipvet.inspection.base import Clock, ModelCheck, OutOfBudget, Run, Subject
+from clipvet.inspection.calibration import fits, flag_of, judge, settings_digest, shipped_nulls
+from clipvet.inspection.clip_inspector import ClipInspector
+from clipvet.inspection.control import run_controls
+from clipvet.inspection.journal import Journal, MemoryJournal
+from clipvet.inspection.margin_residual import MarginResidual
+from clipvet.inspection.subject import subject_of
+from clipvet.inspection.summary import Opened, Outcome, build_report
+from clipvet.models.bases import load_base
+from clipvet.models.delivery import open_delivery
+from clipvet.types import CheckResult, Coverage, Null, Report, Skipped, Verdict
 
 __all__ = ["InspectOptions", "InspectPlan", "inspect_model", "plan_inspection"]
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 PRESETS = ("default", "paper")
+GENERATED = "generated pool"
+PAPER_EPS = {224: 4 / 255, 64: 8 / 255}  # the same reach at another resolution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +90,23 @@ class InspectPlan:
 
 
 def plan_inspection(delivery: Path, options: InspectOptions) -> InspectPlan:
-    """Say what :func:`inspect_model` would do, without searching for anything."""
-    raise NotImplementedError
+    """Say what :func:`inspect_model` would do, without searching for anything; a few passes are timed for the estimate.
+
+    Raises:
+        ClipvetError: as :func:`inspect_model`.
+    """
+    opened = _open(delivery, options)
+    check = _check(options, opened)
+    probes, source, skipped = _probes(options, opened)
+    passes = check.passes(opened.subject, len(probes))
+    names = opened.delivery.info.class_names
+    stages = (
+        f"read {delivery} without running anything in it: {opened.delivery.info.family} prompt, {len(names)} classes",
+        f"take {len(probes)} probe images: {source}" + (f" ({len(skipped)} files skipped)" if skipped else ""),
+        f"{check.name}: search a trigger for each of {len(opened.subject.classifier.class_names)} classes",
+        "plant controls, judge against a null, and report",
+    )
+    return InspectPlan(stages=stages, image_passes=passes, seconds=passes * _seconds_per_pass(opened.subject, probes))
 
 
 def inspect_model(delivery: Path, options: InspectOptions, *, progress: Progress | None = None) -> Report:
@@ -81,4 +115,132 @@ def inspect_model(delivery: Path, options: InspectOptions, *, progress: Progress
     Raises:
         ClipvetError: one sentence, when the delivery cannot be read or something must be stated first.
     """
-    raise NotImplementedError
+    began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    opened = _open(delivery, options)
+    check = _check(options, opened)
+    probes, source, skipped = _probes(options, opened)
+    run = Run(
+        seed=options.seed,
+        journal=_journal(options, opened, check, source),
+        clock=_clock(options, began),
+        progress=progress or (lambda stage, done, total: None),
+    )
+    null = _null(opened, check, f"{source}, {len(probes)}")
+    outcome = _search(check, opened, probes, run, null)
+    judged = judge(outcome.result, null, controls=outcome.controls, findings=opened.delivery.findings)
+    if outcome.unfinished and judged.verdict is Verdict.NO_EVIDENCE:
+        judged = dataclasses.replace(judged, verdict=Verdict.INCONCLUSIVE, reason=outcome.unfinished)
+    return build_report(
+        opened=opened,
+        outcome=outcome,
+        judged=judged,
+        null=null,
+        probes={"source": source, "count": len(probes)},
+        skipped=skipped,
+        options=options,
+        started=started,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _open(path: Path, options: InspectOptions) -> Opened:
+    base = load_base(options.base, device=options.device, quick_gelu=options.quick_gelu) if options.base else None
+    delivery = open_delivery(
+        path,
+        base=base,
+        family=options.family,
+        class_names=options.class_names,
+        position=options.position,
+        quick_gelu=options.quick_gelu,
+    )
+    subject, note = subject_of(delivery.classifier, delivery.base)
+    skipped = (
+        (Skipped(what="a comparison with a short list of classes", why=note),) if note and not _grew(subject, delivery) else ()
+    )
+    return Opened(delivery=delivery, subject=subject, notes=(note,) if note else (), skipped=skipped)
+
+
+def _grew(subject: Subject, delivery: object) -> bool:
+    return len(subject.classifier.class_names) > len(delivery.info.class_names)  # type: ignore[attr-defined]
+
+
+def _check(options: InspectOptions, opened: Opened) -> ModelCheck:
+    """Choose the check of the preset, with the bound that fits the image size."""
+    size = opened.subject.classifier.model.image_size
+    if options.preset == "paper":
+        return ClipInspector(strength=PAPER_EPS.get(size, 4 / 255))
+    return MarginResidual(strength=PAPER_EPS.get(size, 4 / 255))
+
+
+def _probes(options: InspectOptions, opened: Opened) -> tuple[Tensor, str, tuple[Skipped, ...]]:
+    size = opened.subject.classifier.model.image_size
+    if options.probes is None:
+        return generate_probes(options.probe_count, size, options.seed), GENERATED, ()
+    images, skipped = load_images(options.probes, size, options.probe_count, options.seed)
+    return images, f"images of {options.probes}", tuple(skipped)
+
+
+def _base_identity(opened: Opened) -> str:
+    base = opened.delivery.base
+    return (base.sha256 or base.name) if base is not None else ""
+
+
+def _null(opened: Opened, check: ModelCheck, probes: str) -> Null | None:
+    """Find a shipped null that was measured on the like of this inspection."""
+    settings = settings_digest(check.name, dataclasses.asdict(check))  # type: ignore[call-overload]
+    n_classes, family = len(opened.subject.classifier.class_names), opened.delivery.info.family
+    base = _base_identity(opened)
+    like = (
+        n for n in shipped_nulls() if fits(n.key, base=base, family=family, n_classes=n_classes, settings=settings, probes=probes)
+    )
+    return next(like, None)
+
+
+def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, source: str) -> MemoryJournal:
+    if options.work is None:
+        return MemoryJournal()
+    identity = {
+        "files": [file.sha256 for file in opened.delivery.files],
+        "base": _base_identity(opened),
+        "classes": opened.subject.classifier.class_names,
+        "check": settings_digest(check.name, dataclasses.asdict(check)),  # type: ignore[call-overload]
+        "probes": [source, options.probe_count],
+        "seed": options.seed,
+    }
+    return Journal(options.work, identity=identity, resume=options.resume)
+
+
+def _clock(options: InspectOptions, began: float) -> Clock:
+    def tick() -> None:
+        if options.budget is not None and time.monotonic() - began > options.budget:
+            raise OutOfBudget(f"the budget of {options.budget:.0f} s was used up")
+
+    return tick
+
+
+def _search(check: ModelCheck, opened: Opened, probes: Tensor, run: Run, null: Null | None) -> Outcome:
+    """Run the check and its controls, or as much of them as the budget allows."""
+    asked = 2 if isinstance(check, MarginResidual) else 1
+    empty = CheckResult(check=check.name, statistic=float("nan"), settings=dataclasses.asdict(check))  # type: ignore[call-overload]
+    try:
+        result = check.run(opened.subject, probes, run)
+    except OutOfBudget as error:
+        return Outcome(result=empty, controls=None, unfinished=str(error), coverage=Coverage(done=0, asked=asked))
+    controls = None
+    if isinstance(check, MarginResidual) and opened.subject.reference is not None:
+        try:
+            control = run_controls(check, opened.subject, result, probes, run, flag=flag_of(null))
+        except OutOfBudget as error:
+            return Outcome(result=result, controls=None, unfinished=str(error), coverage=Coverage(done=1, asked=asked))
+        result, controls = dataclasses.replace(result, control=control), control["recovered"]
+    return Outcome(result=result, controls=controls, unfinished="", coverage=Coverage(done=asked, asked=asked))
+
+
+def _seconds_per_pass(subject: Subject, probes: Tensor) -> float:
+    """Time one forward and backward pass of a few images, after a first one that is not counted."""
+    images = probes[: min(16, len(probes))]
+    for _ in range(2):
+        began = time.monotonic()
+        pixels = images.clone().requires_grad_(True)
+        subject.classifier(pixels).sum().backward()
+    return (time.monotonic() - began) / len(images)

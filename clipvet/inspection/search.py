@@ -75,7 +75,7 @@ class Search:
         self.logits, self.probes, self.config = logits, probes, config
         self.targets = targets
         self.shape: Shape = SHAPES[config.shape](targets.tolist(), probes.shape[-1], config.strength, seed)
-        self._optimizer = torch.optim.Adam(self.shape.parameters(), lr=config.lr * self.shape.step_unit)
+        self.restart_optimizer()
         self._generator = torch.Generator().manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.long)
         self.last_loss = torch.full((len(targets),), float("nan"))
@@ -101,16 +101,9 @@ class Search:
         self.shape.project()
         self.last_loss = torch.cat(losses)
 
-    def keep(self, index: Tensor) -> None:
-        """Drop all classes but those at ``index``; their state carries on."""
-        self.targets = self.targets[index]
-        old = list(self.shape.parameters())
-        self.shape.keep(index)
-        for before, after in zip(old, self.shape.parameters(), strict=True):
-            state = self._optimizer.state.pop(before, {})
-            self._optimizer.state[after] = {k: v[index] if v.ndim > 0 else v for k, v in state.items()}
-        self._optimizer.param_groups[0]["params"] = list(self.shape.parameters())
-        self.last_loss = self.last_loss[index]
+    def restart_optimizer(self) -> None:
+        """Begin Adam anew, as after the variables were replaced."""
+        self._optimizer = torch.optim.Adam(self.shape.parameters(), lr=self.config.lr * self.shape.step_unit)
 
     @torch.no_grad()
     def measure(self, logits: Logits, images: Tensor) -> Measured:

@@ -31,8 +31,12 @@ class Shape(Protocol):
         """Bring the variables back into their bounds."""
         ...
 
-    def keep(self, index: Tensor) -> None:
-        """Drop all triggers but those at ``index``."""
+    def state(self) -> dict[str, Tensor]:
+        """Return the free variables by name, detached copies."""
+        ...
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take up free variables as :meth:`state` gives them."""
         ...
 
     def tensors(self, position: int) -> dict[str, Tensor]:
@@ -71,9 +75,13 @@ class AdditiveShape:
         """Clip to the bound."""
         self.delta.clamp_(-self.eps, self.eps)
 
-    def keep(self, index: Tensor) -> None:
-        """Drop all triggers but those at ``index``."""
-        self.delta = self.delta.detach()[index].requires_grad_(True)
+    def state(self) -> dict[str, Tensor]:
+        """Return the free variables by name."""
+        return {"delta": self.delta.detach().clone()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take up free variables."""
+        self.delta = state["delta"].clone().requires_grad_(True)
 
     def tensors(self, position: int) -> dict[str, Tensor]:
         """Return the delta ``(3, h, w)``."""
@@ -103,9 +111,13 @@ class BlendShape:
         """Clip the pattern to pixels."""
         self.pattern.clamp_(0, 1)
 
-    def keep(self, index: Tensor) -> None:
-        """Drop all triggers but those at ``index``."""
-        self.pattern = self.pattern.detach()[index].requires_grad_(True)
+    def state(self) -> dict[str, Tensor]:
+        """Return the free variables by name."""
+        return {"pattern": self.pattern.detach().clone()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take up free variables."""
+        self.pattern = state["pattern"].clone().requires_grad_(True)
 
     def tensors(self, position: int) -> dict[str, Tensor]:
         """Return the pattern ``(3, h, w)`` and the constant mask ``(1, h, w)``."""
@@ -153,10 +165,14 @@ class PatchShape:
         """Clip the pattern to pixels."""
         self.pattern.clamp_(0, 1)
 
-    def keep(self, index: Tensor) -> None:
-        """Drop all triggers but those at ``index``."""
-        self.pattern = self.pattern.detach()[index].requires_grad_(True)
-        self.place = self.place.detach()[index].requires_grad_(True)
+    def state(self) -> dict[str, Tensor]:
+        """Return the free variables by name."""
+        return {"pattern": self.pattern.detach().clone(), "place": self.place.detach().clone()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take up free variables."""
+        self.pattern = state["pattern"].clone().requires_grad_(True)
+        self.place = state["place"].clone().requires_grad_(True)
 
     def tensors(self, position: int) -> dict[str, Tensor]:
         """Return the pattern ``(3, h, w)`` and the mask ``(1, h, w)``."""

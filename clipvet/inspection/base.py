@@ -1,0 +1,62 @@
+"""What a check is given, and what it must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from clipvet.inspection.journal import MemoryJournal
+from clipvet.models.prompts import PromptedClassifier
+from clipvet.types import CheckResult
+
+__all__ = ["Clock", "ModelCheck", "OutOfBudget", "Run", "Subject"]
+
+
+class OutOfBudget(Exception):  # noqa: N818  # a signal, not an error
+    """Raised by :attr:`Run.clock` when no further step may begin; what is done is kept."""
+
+
+Clock = Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a check looks at.
+
+    Attributes:
+        classifier: the model as delivered, frozen.
+        reference: the same task seen by a prompt that nobody tuned, on the trusted base; None where there is no base.
+    """
+
+    classifier: PromptedClassifier
+    reference: PromptedClassifier | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """How a check runs: one seed, finished groups, a clock that may end it, and progress.
+
+    ``progress`` is called with (stage, done, total) in class groups.
+    """
+
+    seed: int
+    journal: MemoryJournal
+    clock: Clock
+    progress: Callable[[str, int, int], None]
+
+
+class ModelCheck(Protocol):
+    """Looks at a model through unlabelled images; the caller turns its statistic into a verdict."""
+
+    name: ClassVar[str]
+
+    def run(self, subject: Subject, probes: Tensor, run: Run) -> CheckResult:
+        """Measure every class on ``(n, 3, h, w)`` probe images in [0, 1]."""
+        ...
+
+    def passes(self, subject: Subject, n_probes: int) -> int:
+        """Estimate the images through the tower, forward and backward counted once."""
+        ...

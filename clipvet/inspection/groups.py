@@ -1,0 +1,97 @@
+"""Search class by class group, each finished group recorded, so that neither order, resume nor grouping changes a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clipvet.inspection.base import Run
+from clipvet.inspection.search import Logits, Search, SearchConfig
+
+__all__ = ["Searched", "search_groups"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """The outcome for ``k`` classes: what was measured, each ``(k,)``, and the triggers' free variables, ``(k, ...)``."""
+
+    targets: Tensor
+    loss: Tensor
+    margin: Tensor
+    asr: Tensor
+    transferred: Tensor
+    variables: dict[str, Tensor]
+
+    def at(self, target: int) -> int:
+        """Position of a class; raises ValueError for one that was not searched."""
+        return self.targets.tolist().index(target)
+
+
+def search_groups(
+    logits: Logits,
+    other: Logits | None,
+    probes: Tensor,
+    evaluation: Tensor,
+    targets: Tensor,
+    *,
+    config: SearchConfig,
+    steps: int,
+    stage: str,
+    run: Run,
+    start: Searched | None = None,
+    group: int = 8,
+) -> Searched:
+    """Search a trigger for every target and measure it on images that the search did not see.
+
+    Args:
+        logits: the classifier that is searched.
+        other: another classifier that the same triggers are put before (``transferred`` margins), or None.
+        probes: ``(n, 3, h, w)``, images of the search.
+        evaluation: ``(m, 3, h, w)``, images that the result is measured on.
+        targets: ``(k,)`` classes.
+        config: the search.
+        steps: steps per class.
+        stage: names the journal's keys and the progress; must tell apart what differs in classifier or configuration.
+        run: seed, journal, clock and progress.
+        start: an earlier stage whose triggers are taken up.
+        group: classes between two records.
+    """
+    parts = []
+    chunks = targets.split(group)
+    for number, part in enumerate(chunks):
+        key = f"{stage}/{','.join(map(str, part.tolist()))}"
+        found = run.journal.get(key)
+        if found is None:
+            run.clock()
+            found = _search(logits, other, probes, evaluation, part, config, steps, run, start)
+            run.journal.put(key, found)
+        parts.append(found)
+        run.progress(stage, number + 1, len(chunks))
+    merged = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    variables = {name.removeprefix("variable."): merged.pop(name) for name in list(merged) if name.startswith("variable.")}
+    return Searched(targets=targets, variables=variables, **merged)
+
+
+def _search(
+    logits: Logits,
+    other: Logits | None,
+    probes: Tensor,
+    evaluation: Tensor,
+    targets: Tensor,
+    config: SearchConfig,
+    steps: int,
+    run: Run,
+    start: Searched | None,
+) -> dict[str, Tensor]:
+    search = Search(logits, probes, targets, config=config, seed=run.seed)
+    if start is not None:
+        search.shape.load({n: v[[start.at(t) for t in targets.tolist()]] for n, v in start.variables.items()})
+    search.restart_optimizer()
+    for _ in range(steps):
+        search.step()
+    own = search.measure(logits, evaluation)
+    transferred = search.measure(other, evaluation).margin if other is not None else torch.full_like(own.margin, float("nan"))
+    variables = {f"variable.{name}": value for name, value in search.shape.state().items()}
+    return {"loss": search.last_loss, "margin": own.margin, "asr": own.asr, "transferred": transferred, **variables}

@@ -1,0 +1,145 @@
+"""From what was measured to the report that a person acts on."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from clipvet.inspection.base import Subject
+from clipvet.inspection.calibration import Judgement
+from clipvet.models.delivery import Delivery
+from clipvet.types import CheckResult, Coverage, Evidence, Finding, Null, Report, Severity, Skipped, Verdict
+
+__all__ = ["Opened", "Outcome", "build_report"]
+
+ATLAS = ("AML.T0018.000", "AML.T0058", "AML.T0043.004")
+OWASP = ("ML06:2023", "ML07:2023", "ML10:2023")
+SHOWN_ROWS = 3
+
+NEXT = {
+    Verdict.BACKDOORED: (
+        "Do not deploy this delivery. Keep the file and this report.",
+        "Ask the provider for the tuning data and the training log, or tune a prompt of your own on the same base.",
+        "Look at the reconstructed trigger on images of your own: does the named class win there too?",
+    ),
+    Verdict.SUSPICIOUS: (
+        "Do not deploy this delivery before someone has looked at the findings.",
+        "Inspect again with unlabelled images of your own (--probes) and another --seed; see whether the same class stands out.",
+    ),
+    Verdict.INCONCLUSIVE: (
+        "Inspect again with the generated pool or other probe images, and without a --budget.",
+        "This outcome says nothing for or against the delivery.",
+    ),
+    Verdict.NO_EVIDENCE: (
+        "No evidence was found by the checks listed here; that is no proof of absence.",
+        "A target outside the class names, or a trigger that works on images of the task only, would not have been found.",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A delivery, ready to be checked."""
+
+    delivery: Delivery
+    subject: Subject
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a check came to: its result, the share of recovered controls, and why it ended early, empty where it did not."""
+
+    result: CheckResult
+    controls: float | None
+    unfinished: str
+    coverage: Coverage
+
+
+def build_report(
+    *,
+    opened: Opened,
+    outcome: Outcome,
+    judged: Judgement,
+    null: Null | None,
+    probes: Mapping[str, Any],
+    skipped: tuple[Skipped, ...],
+    options: Any,
+    started: str,
+    seconds: float,
+) -> Report:
+    """Put everything that was found, skipped and set into one report."""
+    delivery, result = opened.delivery, outcome.result
+    flagged = judged.verdict in (Verdict.SUSPICIOUS, Verdict.BACKDOORED) and result.statistic > judged.flag
+    rows = sorted(result.evidence, key=lambda row: -row.statistic)[:SHOWN_ROWS]
+    findings = list(delivery.findings) + ([_finding(result.check, rows, judged)] if flagged else [])
+    left_out = [*skipped, *result.skipped]
+    if null is None:
+        left_out.append(Skipped(what="calibration", why="no null was measured on this base, family, settings and probe images"))
+    if outcome.controls is None:
+        left_out.append(Skipped(what="positive controls", why=outcome.unfinished or f"{result.check} has none"))
+    settings = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
+    return Report(
+        delivery=dataclasses.replace(delivery.info, notes=(*delivery.notes, *opened.notes)),
+        verdict=judged.verdict,
+        summary=_summary(judged, rows, flagged),
+        findings=tuple(findings),
+        checks=(result,),
+        nulls=(null,) if null else (),
+        p_value=judged.p,
+        calibrated=judged.calibrated,
+        coverage=outcome.coverage,
+        skipped=tuple(left_out),
+        files=delivery.files,
+        settings={name: str(value) for name, value in settings.items()}
+        | {"probe images": f"{probes['count']}, {probes['source']}"},
+        environment=_environment(),
+        next_steps=NEXT[judged.verdict],
+        started=started,
+        seconds=seconds,
+        target=rows[0].target if flagged and rows else None,
+        thresholds={result.check: judged.flag},
+    )
+
+
+def _summary(judged: Judgement, rows: list[Evidence], flagged: bool) -> str:
+    words = f"{judged.reason[0].upper()}{judged.reason[1:]}."
+    if flagged and rows:
+        words = f"Images are dragged to '{rows[0].target}' far more easily than an untuned prompt explains. {words}"
+    return words if judged.calibrated else f"{words} Uncalibrated: no null fits this delivery."
+
+
+def _finding(check: str, rows: list[Evidence], judged: Judgement) -> Finding:
+    top = rows[0]
+    certain = judged.verdict is Verdict.BACKDOORED
+    share = top.values.get("asr", float("nan"))
+    return Finding(
+        check=check,
+        severity=Severity.CRITICAL if certain else Severity.HIGH,
+        title=f"A small common change drags images to '{top.target}'",
+        message=(
+            f"A reconstructed {top.trigger_kind} trigger turns {share:.0%} of unrelated images into '{top.target}'; "
+            f"statistic {top.statistic:.1f}, threshold {judged.flag:.1f}."
+        ),
+        next_step="Do not deploy; keep the evidence and ask the provider."
+        if certain
+        else "Have the reconstructed trigger looked at.",
+        evidence=tuple(rows),
+        atlas=ATLAS,
+        owasp=OWASP,
+    )
+
+
+def _environment() -> dict[str, str]:
+    packages = ("clipvet", "torch", "open_clip_torch", "numpy", "safetensors")
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except ImportError:
+            found[package] = "not installed"
+    return found
