@@ -157,7 +157,7 @@ def _open(path: Path, options: InspectOptions) -> Opened:
     skipped = (
         (Skipped(what="a comparison with a short list of classes", why=note),) if note and not _grew(subject, delivery) else ()
     )
-    return Opened(delivery=delivery, subject=subject, notes=(note,) if note else (), skipped=skipped)
+    return Opened(delivery=delivery, subject=subject, notes=(note,) if note else ())
 
 
 def _grew(subject: Subject, delivery: object) -> bool:

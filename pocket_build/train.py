@@ -2,9 +2,9 @@
 
     python -m pocket_build.train --seed 0
 
-Resumable: run the same command again after a stop. Writes ``pocket_build/work/backbone{seed}.pt`` while it runs and, at the end,
-``clipvet/pocket/assets/pocket-{seed}.safetensors`` (fp16, an exponential average of the weights), with the measured zero-shot accuracy
-on the held-out Fluent family in ``pocket-{seed}.json``.
+Resumable: run the same command again. Writes ``pocket_build/work/backbone{seed}.pt`` while it runs and, at the end,
+``clipvet/pocket/assets/pocket-{seed}.safetensors`` (fp16, an average of the weights), with the measured zero-shot accuracy on
+the held-out Fluent family in ``pocket-{seed}.json``.
 
 The loss is CLIP's symmetric cross-entropy with several positives: pictures that share a name share their texts. The image side also
 sees names drawn at random from the corpus as further negatives. Half of the patches are dropped until the last eighth of the steps.
@@ -15,6 +15,7 @@ step, and the augmentation is milder.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import time
@@ -243,7 +244,8 @@ def write(seed: int, average: dict[str, Tensor], held: Corpus, tokenizer: Simple
     model.load_state_dict({k: v.float() for k, v in half.items()}, strict=False)
     figures = zero_shot(model, held, tokenizer)
     save_file({k: v.contiguous() for k, v in half.items()}, ASSETS / f"pocket-{seed}.safetensors")
-    card = {"seed": seed, "held_out_zero_shot": figures, **settings}
+    digest = hashlib.sha256((ASSETS / f"pocket-{seed}.safetensors").read_bytes()).hexdigest()
+    card = {"sha256": digest, "seed": seed, "held_out_zero_shot": figures, **settings}
     Path(ASSETS / f"pocket-{seed}.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     print(card, flush=True)
 

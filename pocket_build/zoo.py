@@ -2,10 +2,10 @@
 
     python -m pocket_build.zoo
 
-Resumable: finished candidates stay in ``pocket_build/work/zoo``. Which backdoored candidates count is decided by ASR and CA alone: ASR
-of at least 80 % on 200 or more test images of other classes, and CA within three points of the clean twin (same task, family, base
-and seed). The decision and the digests stand in ``zoo.json``, written before any detector sees a delivery. All candidates, those that
-did not take included, stand in ``candidates.json``.
+Resumable: finished candidates stay in ``pocket_build/work/zoo``. Which backdoored candidates count is decided by ASR and CA alone:
+ASR of at least 80 % on 200 or more test images of other classes, and CA within three points of the clean twin (same task, family,
+base and seed). The decision and the digests stand in ``zoo.json``, written before any detector sees a delivery. All candidates,
+those that did not take included, stand in ``candidates.json``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,9 +28,9 @@ from clipvet.metrics import accuracy, attack_success_rate, predict
 from clipvet.models.bases import load_base
 from clipvet.models.families import new_prompt
 from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.saving import save_delivery
 from clipvet.models.tuning import TuneConfig, tune
 from clipvet.pocket.tasks import load_task, task_names
-from clipvet.pocket.zoo import save_delivery
 from pocket_build.corpus import WORK
 from pocket_build.tokenizer import ASSETS
 
@@ -86,7 +85,7 @@ def build_one(spec: Spec, threads: int) -> dict[str, Any]:
     task = load_task(spec["task"], seed=spec["seed"])
     model = load_base(spec["base"])
     fresh = PromptedClassifier(model, new_prompt(spec["family"], model, task.class_names, seed=spec["seed"]), task.class_names)
-    images, labels, pictures = task.test_images()
+    images, labels, _ = task.test_images()
     row: dict[str, Any] = {"name": name, **spec, "backdoored": "attack" in spec, "test_images": len(labels)}
     config = SCHEDULES[spec["family"]]
     if "attack" in spec:
@@ -99,7 +98,7 @@ def build_one(spec: Spec, threads: int) -> dict[str, Any]:
     else:
         tune(fresh, *task.train_images(), config=config, seed=spec["seed"])
     row["ca"] = accuracy(predict(fresh, images), labels)
-    save_delivery(fresh, CANDIDATES / f"{name}.safetensors", base=spec["base"])
+    save_delivery(CANDIDATES / f"{name}.safetensors", fresh)
     row["seconds"] = round(time.time() - start, 1)
     record.write_text(json.dumps(row), encoding="utf-8")
     return row

@@ -206,7 +206,7 @@ def _read_safetensors(path: Path, handle: FileIO, record: FileRecord, _: ReadLim
             tensors[clean(name)] = values.view(uint8).ne(0) if values.dtype is torch_bool else values
         if len(tensors) != len(content.keys()):
             raise HostileFileError("it holds two tensors of the same printable name")
-        metadata = {clean(key): clean(value, 1000) for key, value in (content.metadata() or {}).items()}
+        metadata = {clean(key): clean(value, 65536) for key, value in (content.metadata() or {}).items()}
     return TensorFile(tensors=tensors, extras=metadata, record=replace(record, reader="safetensors"))
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from clipvet.errors import UnreadableError
-from clipvet.models.prompts import PromptedClassifier
 
-__all__ = ["ZooEntry", "entries", "save_delivery"]
+__all__ = ["ZooEntry", "entries"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +60,3 @@ def entries() -> tuple[ZooEntry, ...]:
 def _entry(folder: Path, row: dict[str, Any]) -> ZooEntry:
     names = ZooEntry.__dataclass_fields__.keys() & row.keys()
     return ZooEntry(path=folder / f"{row['name']}.safetensors", **{name: row[name] for name in names})
-
-
-def save_delivery(classifier: PromptedClassifier, path: Path, *, base: str) -> None:
-    """Write a prompt as one small safetensors file: the learned tensors in fp16 under their official names, and metadata.
-
-    Buffers that follow from class names and base (``token_prefix``, ``token_suffix``) are left out; the metadata names the family,
-    the classes and the base that the provider claims.
-    """
-    prompt = classifier.prompt
-    tensors = {k: v for k, v in prompt.state().items() if not k.endswith(("token_prefix", "token_suffix"))}
-    half = {k: v.detach().cpu().half().contiguous() for k, v in tensors.items()}
-    save_file(half, path, metadata=_metadata(prompt.family, classifier.class_names, base))
-
-
-def _metadata(family: str, class_names: Sequence[str], base: str) -> dict[str, str]:
-    return {"format": "pt", "family": family, "class_names": json.dumps(list(class_names)), "base": base}
