@@ -154,14 +154,7 @@ def _open(path: Path, options: InspectOptions) -> Opened:
         quick_gelu=options.quick_gelu,
     )
     subject, note = subject_of(delivery.classifier, delivery.base)
-    skipped = (
-        (Skipped(what="a comparison with a short list of classes", why=note),) if note and not _grew(subject, delivery) else ()
-    )
     return Opened(delivery=delivery, subject=subject, notes=(note,) if note else ())
-
-
-def _grew(subject: Subject, delivery: object) -> bool:
-    return len(subject.classifier.class_names) > len(delivery.info.class_names)  # type: ignore[attr-defined]
 
 
 def _check(options: InspectOptions, opened: Opened) -> ModelCheck:
