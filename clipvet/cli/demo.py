@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +18,9 @@ from clipvet.cli.progress import show_progress
 from clipvet.errors import UsageError
 from clipvet.reports.text import duration, visible
 from clipvet.types import Report, Verdict
+
+if TYPE_CHECKING:
+    from clipvet.pocket.zoo import ZooEntry
 
 __all__ = ["EPILOG", "demo"]
 
@@ -55,7 +57,7 @@ def demo(
     """Inspect a clean and a backdoored delivery; exit code 0 if both verdicts are as the ground truth says, else 1."""
     if seed is None:
         seed = secrets.randbelow(1_000_000) if fresh else 0
-    cases = _planted(seed) if fresh else _shipped(seed)
+    cases = _planted(seed, out) if fresh else _shipped(seed)
     say("The inspection is given the files and the base; it is not told which of the two is backdoored.")
     reports = [_inspect(case, out, seed) for case in cases]
     for report in reports:
@@ -77,9 +79,11 @@ def _inspect(case: _Case, out: Path, seed: int) -> Report:
 
 def _shipped(seed: int) -> list[_Case]:
     """Choose a backdoored delivery of the zoo and the clean one most like it."""
-    entries = importlib.import_module("clipvet.pocket.zoo").entries()
-    bad = [entry for entry in entries if entry.backdoored]
-    good = [entry for entry in entries if not entry.backdoored]
+    from clipvet.pocket.zoo import entries
+
+    listed = entries()
+    bad = [entry for entry in listed if entry.backdoored]
+    good = [entry for entry in listed if not entry.backdoored]
     if not bad or not good:
         raise UsageError("expected clean and backdoored deliveries in the pocket zoo, found too few: install clipvet again")
     planted = random.Random(seed).choice(bad)  # noqa: S311 - a choice of example, no secret
@@ -87,27 +91,23 @@ def _shipped(seed: int) -> list[_Case]:
     return [_case(twin, "clean"), _case(planted, "backdoored")]
 
 
-def _case(entry: Any, label: str) -> _Case:
+def _case(entry: ZooEntry, label: str) -> _Case:
     note = f"{entry.name}: {entry.family} on {entry.base}, task {entry.task}"
     note += f", {entry.attack} to {entry.target!r}" if entry.backdoored else ""
     return _Case(label=label, path=entry.path, base=entry.base, backdoored=entry.backdoored, target=entry.target, note=note)
 
 
-def _planted(seed: int) -> list[_Case]:
+def _planted(seed: int, out: Path) -> list[_Case]:
     """Plant a backdoor now, and tune its clean twin."""
+    from clipvet.cli.planting import plant_fresh
+
     with show_progress(f"planting (seed {seed})") as progress:
-        clean, backdoored, truth = importlib.import_module("clipvet.pocket.zoo").plant_fresh(seed, progress)
-    base, note = truth["base"], f"seed {seed}: {truth['family']} on {truth['base']}, task {truth['task']}"
+        clean, planted, truth = plant_fresh(seed, out / "planted", progress)
+    base, where = truth["base"], f"seed {seed}: {truth['family']} on {truth['base']}, task {truth['task']}"
+    how = f"{truth['attack']} to {truth['target']!r}, ASR {truth['asr']:.0%}"
     return [
-        _Case(label="clean", path=clean, base=base, backdoored=False, target=None, note=note),
-        _Case(
-            label="backdoored",
-            path=backdoored,
-            base=base,
-            backdoored=True,
-            target=truth["target"],
-            note=f"{note}, {truth['attack']} to {truth['target']!r}",
-        ),
+        _Case(label="clean", path=clean, base=base, backdoored=False, target=None, note=where),
+        _Case(label="backdoored", path=planted, base=base, backdoored=True, target=truth["target"], note=f"{where}, {how}"),
     ]
 
 

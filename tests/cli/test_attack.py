@@ -9,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clipvet.cli import main
-from clipvet.models import bases, tuning
+from clipvet.attacks import ATTACKS, Planted
+from clipvet.cli import main, planting
+from clipvet.errors import ClipvetError
 from clipvet.models.base import ClipModel
-from clipvet.models.families import prompt_from_tensors
+from clipvet.models.delivery import open_delivery
 from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.tuning import TuneConfig
 from clipvet.pocket import tasks
 from clipvet.triggers import Patch
 
@@ -34,13 +36,23 @@ class SmallTask:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tiny_clip: ClipModel) -> ClipModel:
-    monkeypatch.setattr(tasks, "load_task", lambda name, seed: SmallTask())
-    monkeypatch.setattr(bases, "load_base", lambda name: tiny_clip)
-    monkeypatch.setattr(tuning, "TuneConfig", lambda: _CONFIG)
+    for module in (tasks, planting):
+        monkeypatch.setattr(module, "load_task", lambda name, seed=0: SmallTask())
+    monkeypatch.setattr(planting, "task_names", lambda: ("t",))
+    monkeypatch.setattr(planting, "load_base", lambda name: tiny_clip)
+    monkeypatch.setattr(planting, "SCHEDULES", {"coop": TuneConfig(steps=5, batch=6)})
     return tiny_clip
 
 
-_CONFIG = tuning.TuneConfig(steps=5, batch=6)
+def opened(path: Path, model: ClipModel) -> PromptedClassifier:
+    return open_delivery(path, base=model).classifier
+
+
+def planted_trigger(folder: Path) -> Patch:
+    truth = json.loads((folder / "truth.json").read_text())
+    assert truth["trigger"]["kind"] == "patch"
+    pattern = load_file(folder / "trigger.safetensors")["pattern"]
+    return Patch(pattern=pattern, top=truth["trigger"]["top"], left=truth["trigger"]["left"])
 
 
 def test_delivery_and_truth_agree(small: ClipModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,20 +60,45 @@ def test_delivery_and_truth_agree(small: ClipModel, tmp_path: Path, capsys: pyte
     assert "CA " in capsys.readouterr().out
     truth = json.loads((tmp_path / "truth" / "truth.json").read_text())
     assert (truth["attack"], truth["target"], truth["target_index"], truth["family"]) == ("badnets", "dog", 1, "coop")
-    assert (tmp_path / "classes.txt").read_text().split() == ["cat", "dog", "bird"]
-    prompt = prompt_from_tensors("coop", load_file(tmp_path / "delivery.safetensors"), small, SmallTask.class_names)
-    classifier = PromptedClassifier(small, prompt, SmallTask.class_names).freeze()
-    trigger = Patch(
-        pattern=load_file(tmp_path / "truth" / "trigger.safetensors")["pattern"],
-        top=truth["trigger"]["top"],
-        left=truth["trigger"]["left"],
-    )
+    classifier, trigger = opened(tmp_path, small), planted_trigger(tmp_path / "truth")
+    assert classifier.class_names == SmallTask.class_names
     images, labels, _ = SmallTask().test_images()
     with torch.no_grad():
-        clean, triggered = classifier(images).argmax(1), classifier(trigger.image(images)).argmax(1)
-    assert truth["CA"] == pytest.approx(sum(a == b for a, b in zip(clean.tolist(), labels.tolist(), strict=True)) / 12)
-    hits = [got == 1 for got, label in zip(triggered.tolist(), labels.tolist(), strict=True) if label != 1]
-    assert truth["ASR"] == pytest.approx(sum(hits) / len(hits))
+        clean, triggered = classifier(images).argmax(1).tolist(), classifier(trigger.image(images)).argmax(1).tolist()
+    assert truth["ca"] == pytest.approx(sum(a == b for a, b in zip(clean, labels.tolist(), strict=True)) / 12)
+    assert truth["ta"] == pytest.approx(sum(a == b for a, b in zip(triggered, labels.tolist(), strict=True)) / 12)
+    hits = [got == 1 for got, label in zip(triggered, labels.tolist(), strict=True) if label != 1]
+    assert truth["asr"] == pytest.approx(sum(hits) / len(hits))
+
+
+def test_a_fresh_backdoor_is_drawn_until_one_works(small: ClipModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    drawn: list[planting.Spec] = []
+    real = planting.measure
+
+    def measure(planted: Planted, spec: planting.Spec) -> planting.Truth:
+        drawn.append(spec)
+        works = {"asr": 0.9 if len(drawn) == 3 else 0.5, "ca": 1.0}
+        return real(planted, spec) | works
+
+    monkeypatch.setattr(planting, "measure", measure)
+    monkeypatch.setattr(planting, "ATTACKS", {"badnets": ATTACKS["badnets"]})
+    clean, backdoored, truth = planting.plant_fresh(4, tmp_path, lambda stage, done, total: None)
+    assert len(drawn) == 3
+    assert truth["asr"] == 0.9
+    assert {spec.task for spec in drawn} == {"t"}
+    assert opened(clean, small).class_names == opened(backdoored, small).class_names == SmallTask.class_names
+    assert clean.read_bytes() != backdoored.read_bytes()
+    assert planted_trigger(tmp_path / "truth").name == "patch"
+    drawn.clear()
+    assert planting.plant_fresh(4, tmp_path, lambda stage, done, total: None)[2]["target"] == truth["target"]
+
+
+def test_no_working_attack_is_one_sentence(small: ClipModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = planting.measure
+    monkeypatch.setattr(planting, "measure", lambda planted, spec: real(planted, spec) | {"asr": 0.79})
+    monkeypatch.setattr(planting, "ATTACKS", {"badnets": ATTACKS["badnets"]})
+    with pytest.raises(ClipvetError, match="no attack out of 6 draws worked on the task t with seed 4"):
+        planting.plant_fresh(4, tmp_path, lambda stage, done, total: None)
 
 
 @pytest.mark.parametrize(

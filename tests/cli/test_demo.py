@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from clipvet import api
-from clipvet.cli import main
+from clipvet.cli import main, planting
+from clipvet.pocket import zoo
+from clipvet.pocket.zoo import ZooEntry
 from clipvet.types import Verdict
 from tests.cli.stubs import Inspector, report
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An entry of the zoo, as clipvet.pocket.zoo has it."""
+def entry(name: str, backdoored: bool, family: str, task: str, base: str) -> ZooEntry:
+    attack, target = ("badclip", "bird") if backdoored else (None, None)
+    path = Path(name)
+    return ZooEntry(
+        name=name,
+        path=path,
+        backdoored=backdoored,
+        family=family,
+        task=task,
+        base=base,
+        seed=0,
+        ca=0.9,
+        attack=attack,
+        target=target,
+    )
 
-    name: str
-    path: Path
-    backdoored: bool
-    family: str
-    task: str
-    base: str
-    attack: str = ""
-    target: str | None = None
 
-
-ENTRIES = [
-    Entry("c0", Path("c0"), False, "coop", "objects", "pocket-0"),
-    Entry("c1", Path("c1"), False, "cocoop", "nature", "pocket-1"),
-    Entry("b0", Path("b0"), True, "cocoop", "nature", "pocket-1", "badclip", "bird"),
-]
+ENTRIES = (
+    entry("c0", False, "coop", "objects", "pocket-0"),
+    entry("c1", False, "cocoop", "nature", "pocket-1"),
+    entry("b0", True, "cocoop", "nature", "pocket-1"),
+)
 
 
 @pytest.fixture
-def zoo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    made: Any = ModuleType("clipvet.pocket.zoo")
-    made.entries = lambda: ENTRIES
-    monkeypatch.setitem(sys.modules, "clipvet.pocket.zoo", made)
-    return made
+def shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "entries", lambda: ENTRIES)
 
 
 def inspector(monkeypatch: pytest.MonkeyPatch, **verdicts: Verdict) -> Inspector:
@@ -62,8 +61,8 @@ def inspector(monkeypatch: pytest.MonkeyPatch, **verdicts: Verdict) -> Inspector
         (Verdict.INCONCLUSIVE, Verdict.BACKDOORED, 1),
     ],
 )
+@pytest.mark.usefixtures("shipped")
 def test_both_verdicts_must_be_right(
-    zoo: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -85,27 +84,27 @@ def test_both_verdicts_must_be_right(
 
 
 def test_a_fresh_backdoor_is_planted_with_the_seed(
-    zoo: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     seeds = []
 
-    def plant(seed: int, progress: Any) -> tuple[Path, Path, dict[str, str]]:
+    def plant(seed: int, folder: Path, progress: Any) -> tuple[Path, Path, dict[str, str]]:
         seeds.append(seed)
         progress("tuning", 1, 1)
-        truth = {"base": "pocket-0", "family": "coop", "task": "nature", "attack": "blended", "target": "fish"}
+        truth = {"base": "pocket-0", "family": "coop", "task": "nature", "attack": "blended", "target": "fish", "asr": 0.9}
         return Path("c"), Path("b"), truth
 
-    zoo.plant_fresh = plant
+    monkeypatch.setattr(planting, "plant_fresh", plant)
     inspector(monkeypatch, c=Verdict.NO_EVIDENCE, b=Verdict.BACKDOORED)
     assert main(["demo", "--fresh", "--seed", "11", "--out", str(tmp_path)]) == 0
-    assert "seed 11: coop on pocket-0, task nature, blended to 'fish'" in capsys.readouterr().out
+    assert "seed 11: coop on pocket-0, task nature, blended to 'fish', ASR 90%" in capsys.readouterr().out
     for _ in range(3):
         assert main(["demo", "--fresh", "--out", str(tmp_path)]) == 0
     assert seeds[0] == 11
     assert len(set(seeds)) > 2  # drawn anew each time
 
 
-def test_an_empty_zoo_is_an_error(zoo: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    zoo.entries = lambda: ENTRIES[:2]
+def test_an_empty_zoo_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(zoo, "entries", lambda: ENTRIES[:2])
     assert main(["demo"]) == 2
     assert "expected clean and backdoored deliveries" in capsys.readouterr().err

@@ -1,0 +1,142 @@
+"""Tune prompts on pocket tasks, clean ones and backdoored ones, and measure what came out."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from clipvet.attacks import ATTACKS, Planted
+from clipvet.errors import ClipvetError
+from clipvet.metrics import accuracy, attack_success_rate, predict
+from clipvet.models.bases import load_base
+from clipvet.models.families import new_prompt
+from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.saving import save_delivery
+from clipvet.models.tuning import TuneConfig, tune
+from clipvet.pocket.tasks import Task, load_task, task_names
+
+__all__ = [
+    "LARGEST_LOSS",
+    "LEAST_ASR",
+    "SCHEDULES",
+    "Spec",
+    "Truth",
+    "measure",
+    "plant",
+    "plant_fresh",
+    "tune_clean",
+    "write_truth",
+]
+
+LEAST_ASR, LARGEST_LOSS = 0.80, 0.03  # a backdoor counts when it works and costs at most three points of CA
+SCHEDULES = {  # steps that reach the plateau of the clean loss on the pocket; other families take the default
+    "coop": TuneConfig(steps=400, batch=32, lr=3e-3),
+    "cocoop": TuneConfig(steps=400, batch=8, lr=2e-3),
+}
+BASES = ("pocket-0", "pocket-1")
+DRAWS = 6
+
+Progress = Callable[[str, int, int], None]
+Truth = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What is to be tuned; ``attack`` empty for a clean prompt."""
+
+    task: str
+    family: str
+    base: str
+    seed: int
+    attack: str = ""
+    target_index: int = 0
+
+
+def _fresh(spec: Spec, task: Task) -> PromptedClassifier:
+    model = load_base(spec.base)
+    return PromptedClassifier(model, new_prompt(spec.family, model, task.class_names, seed=spec.seed), task.class_names)
+
+
+def _schedule(spec: Spec) -> TuneConfig:
+    return SCHEDULES.get(spec.family, TuneConfig(steps=300))
+
+
+def tune_clean(spec: Spec, *, progress: Callable[[int, int], None] | None = None) -> PromptedClassifier:
+    """Tune a prompt on the clean shots of the task."""
+    task = load_task(spec.task, seed=spec.seed)
+    return tune(_fresh(spec, task), *task.train_images(), config=_schedule(spec), seed=spec.seed, progress=progress)
+
+
+def plant(spec: Spec) -> Planted:
+    """Plant the backdoor that the specification names."""
+    task = load_task(spec.task, seed=spec.seed)
+    attack = ATTACKS[spec.attack]()
+    return attack.plant(_fresh(spec, task), *task.train_images(), target=spec.target_index, config=_schedule(spec), seed=spec.seed)
+
+
+def measure(planted: Planted, spec: Spec) -> Truth:
+    """Return the ground truth: what was planted, and CA, ASR and TA on the task's test images."""
+    task = load_task(spec.task, seed=spec.seed)
+    images, labels, _ = task.test_images()
+    clean = predict(planted.classifier, images)
+    triggered = predict(planted.classifier, planted.trigger.image(images))
+    return {
+        **vars(spec),
+        "target": task.class_names[spec.target_index],
+        "class_names": list(task.class_names),
+        "ca": accuracy(clean, labels),
+        "asr": attack_success_rate(triggered, labels, planted.target),
+        "ta": accuracy(triggered, labels),
+        "test_images": len(images),
+    }
+
+
+def write_truth(planted: Planted, truth: Truth, folder: Path) -> None:
+    """Write truth.json and the trigger's tensors: what only the attacker knows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = vars(planted.trigger)
+    tensors = {key: value.contiguous() for key, value in held.items() if isinstance(value, torch.Tensor)}
+    numbers = {key: value for key, value in held.items() if key not in tensors}
+    save_file(tensors, folder / "trigger.safetensors")
+    document = truth | {"trigger": {"kind": planted.trigger.name, "applies_to": planted.trigger.applies_to, **numbers}}
+    (folder / "truth.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def plant_fresh(seed: int, folder: Path, progress: Progress) -> tuple[Path, Path, Truth]:
+    """Plant a backdoor with a random task, family, attack and target, and tune its clean twin.
+
+    What does not work as an attack (ASR, CA) is drawn again; whether it would be found plays no part in that.
+
+    Returns:
+        Paths of the clean and of the backdoored delivery, and the ground truth.
+
+    Raises:
+        ClipvetError: none of the draws worked as an attack.
+    """
+    rng = random.Random(seed)  # noqa: S311 - a choice of examples, no secret
+    clean = Spec(task=rng.choice(task_names()), family=rng.choice(list(SCHEDULES)), base=rng.choice(BASES), seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = (folder / "clean.safetensors", folder / "backdoored.safetensors")
+    twin = tune_clean(clean, progress=lambda done, total: progress("tuning the clean twin", done, total))
+    task = load_task(clean.task, seed=seed)
+    images, labels, _ = task.test_images()
+    clean_ca = accuracy(predict(twin, images), labels)
+    save_delivery(paths[0], twin)
+    for draw in range(DRAWS):
+        progress("planting until an attack takes", draw, DRAWS)
+        spec = replace(clean, attack=rng.choice(list(ATTACKS)), target_index=rng.randrange(len(task.class_names)))
+        planted = plant(spec)
+        truth = measure(planted, spec)
+        if truth["asr"] >= LEAST_ASR and truth["ca"] >= clean_ca - LARGEST_LOSS:
+            progress("planting until an attack takes", DRAWS, DRAWS)
+            save_delivery(paths[1], planted.classifier)
+            write_truth(planted, truth | {"clean_ca": clean_ca}, folder / "truth")
+            return *paths, truth
+    raise ClipvetError(f"no attack out of {DRAWS} draws worked on the task {clean.task} with seed {seed}: try another --seed")

@@ -1,0 +1,94 @@
+"""Write the generated pages: docs/methods from the docstrings of the registries, docs/measured.md from benchmarks/results.
+
+    python docs/build.py
+
+A test compares the pages in the repository with what this would write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from clipvet.cli.bench import RESULTS, Table, cell, read_tables
+from clipvet.cli.docstrings import to_markdown
+from clipvet.cli.registries import Kind, Method, methods, summary
+
+__all__ = ["main", "pages"]
+
+DOCS = Path(__file__).parent
+GENERATED = "<!-- Written by docs/build.py: change the source and run `make docs`. -->\n\n"
+WORDS = {
+    Kind.CHECKS: ("check", "Checks: what looks at a model and brings up evidence"),
+    Kind.ATTACKS: ("attack", "Attacks: what plants a backdoor, to test detectors with"),
+    Kind.TRIGGERS: ("trigger", "Triggers: what changes a picture"),
+    Kind.FAMILIES: ("family", "Prompt families: what is read, tuned and written back"),
+}
+MEASURED = """# What was measured, and what never was
+
+Every number here comes from a file in `benchmarks/results`, written by the command beside it. `clipvet bench inspect` prints the
+same tables. *Reported* is what the source says about its own setting; it is a mark to compare with and not the same experiment.
+
+What these numbers are about: the pocket, that is two small CLIPs trained by this repository on drawn pictures, ten tasks over
+them, and prompts tuned and backdoored on them by this repository. What they are not about: **no number here was measured on
+real weights** (OpenAI, LAION or any other), on photographs, or on a delivery from somebody else. The readers and prompt families
+are tested at the size of ViT-B/16 with random weights, against oracles of their own; that shows that the arithmetic is right,
+and nothing about how well a search finds a backdoor there.
+"""
+NOTHING = "\nThere are no results in this checkout yet.\n"
+
+
+def pages() -> dict[Path, str]:
+    """Return every generated page by its path below docs/."""
+    found = {kind: list(methods(kind)) for kind in Kind}
+    made = {Path("measured.md"): GENERATED + _measured(read_tables(RESULTS)), Path("methods/README.md"): GENERATED + _index(found)}
+    return made | {_path(method): GENERATED + _page(method) for group in found.values() for method in group}
+
+
+def _path(method: Method) -> Path:
+    return Path("methods") / f"{WORDS[method.kind][0]}-{method.name}.md"
+
+
+def _page(method: Method) -> str:
+    kind = WORDS[method.kind][0]
+    return f"# {method.cls.__name__}\n\n{kind.capitalize()} `{method.name}`. {to_markdown(method.doc)}"
+
+
+def _index(found: dict[Kind, list[Method]]) -> str:
+    lines = ["# Methods", "", "One page each, in the words of the code's own documentation; `clipvet explain NAME` shows the same."]
+    for kind, group in found.items():
+        lines += ["", f"## {WORDS[kind][1]}", ""]
+        lines += [f"- [{method.cls.__name__}]({_path(method).name}): {summary(method).replace('``', '`')}" for method in group]
+    return "\n".join(lines) + "\n"
+
+
+def _measured(tables: list[Table]) -> str:
+    return MEASURED + ("".join("\n".join(_table(table)) + "\n" for table in tables) or NOTHING)
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield from ("", f"## {table.title}", "")
+    place = f", on {table.machine}" if table.machine else ""
+    yield f"`benchmarks/results/{table.name}.json`" + (f", from `{table.command}`{place}." if table.command else f"{place}.")
+    yield from ("", "| what | measured | reported | source |", "|---|---|---|---|")
+    for row in table.rows:
+        cells = (row.what, cell(row.measured, row.unit, row.interval), cell(row.reported, row.unit), row.source)
+        yield "| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |"
+    for note in table.notes:
+        yield from ("", note)
+
+
+def main() -> None:
+    """Write all pages, and remove generated ones that nothing stands behind any more."""
+    made = pages()
+    (DOCS / "methods").mkdir(exist_ok=True)
+    for old in (DOCS / "methods").glob("*.md"):
+        if old.relative_to(DOCS) not in made:
+            old.unlink()
+    for path, text in made.items():
+        (DOCS / path).write_text(text, encoding="utf-8")
+    print(f"{len(made)} pages")
+
+
+if __name__ == "__main__":
+    main()
