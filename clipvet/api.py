@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,14 +122,14 @@ def inspect_model(delivery: Path, options: InspectOptions, *, progress: Progress
     probes, source, skipped = _probes(options, opened)
     run = Run(
         seed=options.seed,
-        journal=_journal(options, opened, check, source),
+        journal=_journal(options, opened, check, probes),
         clock=_clock(options, began),
         progress=progress or (lambda stage, done, total: None),
     )
     null = _null(opened, check, f"{source}, {len(probes)}")
     outcome = _search(check, opened, probes, run, null)
     judged = judge(outcome.result, null, controls=outcome.controls, findings=opened.delivery.findings)
-    if outcome.unfinished and judged.verdict is Verdict.NO_EVIDENCE:
+    if outcome.unfinished and judged.verdict in (Verdict.NO_EVIDENCE, Verdict.INCONCLUSIVE):
         judged = dataclasses.replace(judged, verdict=Verdict.INCONCLUSIVE, reason=outcome.unfinished)
     return build_report(
         opened=opened,
@@ -189,7 +190,7 @@ def _null(opened: Opened, check: ModelCheck, probes: str) -> Null | None:
     return next(like, None)
 
 
-def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, source: str) -> MemoryJournal:
+def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, probes: Tensor) -> MemoryJournal:
     if options.work is None:
         return MemoryJournal()
     identity = {
@@ -197,7 +198,8 @@ def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, source:
         "base": _base_identity(opened),
         "classes": opened.subject.classifier.class_names,
         "check": settings_digest(check.name, dataclasses.asdict(check)),  # type: ignore[call-overload]
-        "probes": [source, options.probe_count],
+        "read as": [options.family, options.position, options.quick_gelu],
+        "probes": hashlib.sha256(probes.contiguous().numpy()).hexdigest(),
         "seed": options.seed,
     }
     return Journal(options.work, identity=identity, resume=options.resume)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from clipvet.attacks import ATTACKS, Planted
 from clipvet.metrics import accuracy, attack_success_rate, predict
+from clipvet.models.base import ClipModel
 from clipvet.models.bases import load_base
 from clipvet.models.families import new_prompt
 from clipvet.models.prompts import PromptedClassifier
@@ -38,6 +39,7 @@ ZOO = ASSETS / "zoo"
 CANDIDATES = WORK / "zoo"
 SCHEDULES = {  # AdamW steps that reach the plateau of the clean loss for each family
     "coop": TuneConfig(steps=400, batch=32, lr=3e-3),
+    "coop-csc": TuneConfig(steps=400, batch=32, lr=3e-3),
     "cocoop": TuneConfig(steps=400, batch=8, lr=2e-3),
     "maple": TuneConfig(steps=300, batch=32, lr=2e-3),
     "ivlp": TuneConfig(steps=300, batch=32, lr=3e-3),
@@ -84,7 +86,7 @@ def build_one(spec: Spec, threads: int) -> dict[str, Any]:
     start = time.time()
     task = load_task(spec["task"], seed=spec["seed"])
     model = load_base(spec["base"])
-    fresh = PromptedClassifier(model, new_prompt(spec["family"], model, task.class_names, seed=spec["seed"]), task.class_names)
+    fresh = fresh_classifier(spec, model, task.class_names)
     images, labels, _ = task.test_images()
     row: dict[str, Any] = {"name": name, **spec, "backdoored": "attack" in spec, "test_images": len(labels)}
     config = SCHEDULES[spec["family"]]
@@ -102,6 +104,12 @@ def build_one(spec: Spec, threads: int) -> dict[str, Any]:
     row["seconds"] = round(time.time() - start, 1)
     record.write_text(json.dumps(row), encoding="utf-8")
     return row
+
+
+def fresh_classifier(spec: Spec, model: ClipModel, names: tuple[str, ...]) -> PromptedClassifier:
+    """An untuned prompt of the family; ``coop-csc`` is CoOp with a context for each class."""
+    family, own = spec["family"].removesuffix("-csc"), spec["family"].endswith("-csc")
+    return PromptedClassifier(model, new_prompt(family, model, names, seed=spec["seed"], class_specific=own), names)
 
 
 def measure_planted(planted: Planted, images: Tensor, labels: Tensor) -> dict[str, Any]:

@@ -75,7 +75,13 @@ def learn_delta(
     seed: int,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Learn one additive pattern ``(3, h, w)`` within L-inf ``eps`` that drives images to the target, on the masked pixels only."""
+    """Learn one additive pattern ``(3, h, w)`` within L-inf ``eps`` that drives images to the target, on the masked pixels only.
+
+    Raises:
+        UsageError: when there are no images.
+    """
+    if not len(images):
+        raise UsageError(f"expected tuning images of other classes than {target}, got none: add some")
     generator = torch.Generator().manual_seed(seed)
     shape = images.shape[1:]
     delta = (torch.rand(shape, generator=generator) * 2 - 1) * eps

@@ -70,9 +70,9 @@ class ClipInspector:
             subject.classifier, None, probes, probes, classes, config=config, steps=steps, stage="one epoch per class", run=run
         )
         index = standardise(found.margin, floor=1e-6)
-        valid = torch.where(found.asr >= self.least_asr, index, torch.full_like(index, float("-inf")))
+        counted = torch.where(found.asr >= self.least_asr, index, index.clamp(max=0))  # a trigger that fails flags nothing
         rows = []
-        top = set(index.topk(min(3, len(classes))).indices.tolist())
+        top = set(counted.topk(min(3, len(classes))).indices.tolist())
         for c in classes.tolist():
             variables = {n: v[c : c + 1] for n, v in found.variables.items()}
             values = {"anomaly_index": float(index[c]), "final_loss": -float(found.margin[c]), "asr": float(found.asr[c])}
@@ -81,13 +81,12 @@ class ClipInspector:
                     target=subject.classifier.class_names[c],
                     target_index=c,
                     trigger_kind="additive",
-                    statistic=float(index[c]),
+                    statistic=float(counted[c]),
                     values=values,
                     trigger=show_trigger(subject, config, c, variables, probes) if c in top else None,
                 )
             )
-        best = float(valid.max()) if bool(valid.isfinite().any()) else 0.0
-        return CheckResult(check=self.name, statistic=best, evidence=tuple(rows), settings=asdict(self))
+        return CheckResult(check=self.name, statistic=float(counted.max()), evidence=tuple(rows), settings=asdict(self))
 
     def passes(self, subject: Subject, n_probes: int) -> int:
         """Estimate the images through the tower; see :class:`clipvet.inspection.base.ModelCheck`."""

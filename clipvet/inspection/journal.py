@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from clipvet.errors import UnreadableError, UsageError
 
 __all__ = ["Journal", "MemoryJournal"]
+
+GROUP = re.compile(r"[0-9a-f]{24}\.safetensors")
 
 
 class MemoryJournal:
@@ -55,8 +58,9 @@ class Journal(MemoryJournal):
                 "repeat the earlier command, or leave --resume out to begin anew"
             )
         if not resume:
-            for old in folder.glob("*.safetensors"):
-                old.unlink()
+            for old in folder.iterdir():
+                if GROUP.fullmatch(old.name):  # a delivery may lie in the same folder
+                    old.unlink()
         _replace(card, wanted.encode())
 
     def get(self, key: str) -> dict[str, Tensor] | None:

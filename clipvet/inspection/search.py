@@ -110,11 +110,15 @@ class Search:
         """Put the triggers on ``images`` and see what a classifier (this one or another) makes of them."""
         margin, asr = [], []
         for part in torch.arange(len(self.targets)).split(max(1, self.config.chunk // len(images))):
-            wanted = self.targets[part].repeat_interleave(len(images))
-            found = margins(logits(self.shape.apply(images, part).flatten(0, 1)), wanted).view(len(part), -1)
+            found = torch.cat([self._margins(logits, some, part) for some in images.split(self.config.chunk)], dim=1)
             margin.append(found.mean(1))
             asr.append((found > 0).float().mean(1))
         return Measured(margin=torch.cat(margin), asr=torch.cat(asr))
+
+    def _margins(self, logits: Logits, images: Tensor, part: Tensor) -> Tensor:
+        """Margins of the triggers ``part`` on every image: ``(len(part), n)``."""
+        wanted = self.targets[part].repeat_interleave(len(images))
+        return margins(logits(self.shape.apply(images, part).flatten(0, 1)), wanted).view(len(part), -1)
 
     def trigger(self, position: int) -> dict[str, Tensor]:
         """Return the tensors of the trigger at ``position``, by name."""

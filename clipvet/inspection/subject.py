@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clipvet.errors import UsageError
 from clipvet.inspection.base import Subject
 from clipvet.models.base import ClipModel
 from clipvet.models.families import prompt_from_tensors
-from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.prompts import Prompt, PromptedClassifier
 from clipvet.models.zeroshot import HandWritten
 
 __all__ = ["CONCEPTS", "LEAST_CLASSES", "subject_of", "with_more_names"]
 
 LEAST_CLASSES = 10  # fewer give a spread over classes that means little
+SAME_TEXT = 0.999  # cosine; embeddings rounded to fp16 stay above it, another wording falls below
 TEMPLATES = ("a photo of a {}.", "{}.", "a picture of a {}.")
 
 _WORDS = """
@@ -64,10 +67,27 @@ def subject_of(classifier: PromptedClassifier, base: ClipModel | None) -> tuple[
 
 
 def with_more_names(classifier: PromptedClassifier, more: Sequence[str]) -> PromptedClassifier:
-    """Return the same prompt over more class names; raises UsageError where the learned part is bound to its classes."""
+    """Return the same prompt over more class names.
+
+    Raises:
+        UsageError: the learned part is bound to its classes, or the texts around the names are not known.
+    """
     names = (*classifier.class_names, *more)
     prompt, model = classifier.prompt, classifier.model
     if isinstance(prompt, HandWritten):
         return PromptedClassifier(model, HandWritten(model, names, prompt.templates), names).freeze()
     learned: dict[str, Tensor] = {k: v for k, v in prompt.state().items() if not k.endswith(("token_prefix", "token_suffix"))}
-    return PromptedClassifier(model, prompt_from_tensors(prompt.family, learned, model, names), names).freeze()
+    position, wording = getattr(prompt, "position", "end"), _wording(prompt)
+    wider = prompt_from_tensors(prompt.family, learned, model, names, position=position, wording=wording)
+    some = F.normalize(torch.ones(1, model.embed_dim, device=model.device), dim=-1)
+    kept = torch.arange(len(classifier.class_names), device=model.device)
+    with torch.no_grad():
+        before, after = prompt.text_features(model, some), wider.text_features(model, some, classes=kept)
+    if float(F.cosine_similarity(before, after, dim=-1).min()) < SAME_TEXT:
+        raise UsageError("the text around the class names is not known, so that other names cannot be put in it")
+    return PromptedClassifier(model, wider, names).freeze()
+
+
+def _wording(prompt: Prompt) -> str:
+    texts = getattr(prompt, "texts", None)  # VPT's hand-written ones
+    return str(texts.templates[0]) if isinstance(texts, HandWritten) else str(getattr(prompt.tokens, "wording", ""))

@@ -70,9 +70,10 @@ class CoOp(Prompt):
 
     @classmethod
     def fresh(cls, model: ClipModel, class_names: Sequence[str], start: FreshStart) -> Self:
-        """Build an untuned prompt with one context for all classes."""
+        """Build an untuned prompt, with one context for all classes or one for each."""
         generator = torch.Generator().manual_seed(start.seed)
         ctx, read_as = begin(model, start, None, generator)
+        ctx = ctx.expand(len(class_names), -1, -1).clone() if start.class_specific else ctx
         return cls.from_tensors({"ctx": ctx, **cls._fresh_extras(model, generator)}, model, class_names, read_as)
 
     @classmethod

@@ -75,6 +75,7 @@ def new_prompt(
     depth: int | None = None,
     init: str = "a photo of a",
     seed: int,
+    class_specific: bool = False,
 ) -> Prompt:
     """Begin a prompt for tuning, initialised as the family's official code does.
 
@@ -86,11 +87,14 @@ def new_prompt(
         depth: number of blocks that get tokens; None for the official number, at most the tower's blocks.
         init: words that the context begins as; empty for random vectors. VPT and zero-shot keep them as their sentence.
         seed: of everything that is random.
+        class_specific: whether every class has a context of its own (CoOp, KgCoOp, ProGrad).
 
     Raises:
         UsageError: the family is unknown, or the base has no room for what is asked.
     """
-    return _family(family).fresh(model, class_names, FreshStart(n_ctx=n_ctx, depth=depth, init=init, seed=seed))
+    return _family(family).fresh(
+        model, class_names, FreshStart(n_ctx=n_ctx, depth=depth, init=init, seed=seed, class_specific=class_specific)
+    )
 
 
 def full_state(prompt: Prompt, model: ClipModel) -> dict[str, Tensor]:

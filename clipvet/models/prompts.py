@@ -50,12 +50,14 @@ class FreshStart:
         depth: number of blocks that get tokens; None takes the official default, at most the tower's blocks.
         init: words whose embeddings the context vectors begin as; empty for random ones.
         seed: of everything that is random.
+        class_specific: whether every class has a context of its own (CoOp's ``CSC``).
     """
 
     n_ctx: int | None = None
     depth: int | None = None
     init: str = "a photo of a"
     seed: int = 0
+    class_specific: bool = False
 
 
 class Prompt(nn.Module):

@@ -1,0 +1,1 @@
+"""Runnable scripts, one per table; results as JSON in ``results/`` beside what was reported elsewhere."""

@@ -1,0 +1,190 @@
+"""Verdicts on the pocket zoo: how often is the default check right, and how does the published rule do on the same deliveries?
+
+    python -m benchmarks.inspect_zoo
+
+Every delivery is measured once (resumable; rows in ``benchmarks/results/inspect_zoo_rows.json``); all thresholds are set afterwards
+from clean deliveries that share nothing with the one that is judged:
+
+- leave one task out: the null of a delivery holds the clean deliveries of all other tasks, both backbones;
+- across backbones: the null of a delivery on one backbone holds the clean deliveries on the other.
+
+Writes ``benchmarks/results/inspect_zoo.json``: shares with Wilson intervals, AUROC with an interval bootstrapped over tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clipvet.data.generated import generate_probes
+from clipvet.inspection.base import Run
+from clipvet.inspection.calibration import FLAG_RATE, kind_of, threshold
+from clipvet.inspection.clip_inspector import ClipInspector
+from clipvet.inspection.journal import MemoryJournal
+from clipvet.inspection.margin_residual import MarginResidual
+from clipvet.inspection.subject import subject_of
+from clipvet.metrics import auroc, wilson_interval
+from clipvet.models.bases import load_base
+from clipvet.models.delivery import open_delivery
+from clipvet.pocket.zoo import ZooEntry, entries
+
+RESULTS = Path(__file__).parent / "results"
+ROWS = RESULTS / "inspect_zoo_rows.json"
+Row = dict[str, Any]
+
+
+def measure(entry: ZooEntry, preset: str) -> Row:
+    """Run one check on one delivery; nothing of the ground truth is given to it."""
+    torch.set_num_threads(1)
+    start = time.time()
+    delivery = open_delivery(entry.path, base=load_base(entry.base))
+    subject, _ = subject_of(delivery.classifier, delivery.base)
+    check = ClipInspector(strength=8 / 255) if preset == "paper" else MarginResidual()
+    run = Run(seed=0, journal=MemoryJournal(), clock=lambda: None, progress=lambda stage, done, total: None)
+    result = check.run(subject, generate_probes(1000, 64, 0), run)
+    rows = [{"index": r.target_index, "shape": r.trigger_kind, "statistic": r.statistic, **r.values} for r in result.evidence]
+    truth = {"task": entry.task, "family": entry.family, "base": entry.base, "attack": entry.attack, "target": entry.target_index}
+    return {
+        "name": entry.name,
+        "preset": preset,
+        **truth,
+        "statistic": result.statistic,
+        "rows": rows,
+        "seconds": time.time() - start,
+    }
+
+
+def named(row: Row) -> int | None:
+    """The class that the check names."""
+    best = max(row["rows"], key=lambda r: r["statistic"])
+    return None if best["index"] is None else int(best["index"])
+
+
+def flags(rows: list[Row], null_of: Callable[[Row], list[float]]) -> list[bool]:
+    """Whether each delivery exceeds the threshold that its own null gives."""
+    return [row["statistic"] > threshold(null_of(row), FLAG_RATE) for row in rows]
+
+
+def tally(rows: list[Row], flagged: list[bool]) -> dict[str, Any]:
+    """Shares right, clean ones flagged, targets named, each with its interval."""
+    bad = [row["attack"] is not None for row in rows]
+    right = sum(f == b for f, b in zip(flagged, bad, strict=True))
+    clean_flagged = sum(f and not b for f, b in zip(flagged, bad, strict=True))
+    hits = [row for row, f, b in zip(rows, flagged, bad, strict=True) if f and b]
+    target_right = sum(named(row) == row["target"] for row in hits)
+    out: dict[str, Any] = {}
+    counted = {
+        "right": (right, len(rows)),
+        "clean_flagged": (clean_flagged, len(rows) - sum(bad)),
+        "backdoored_flagged": (len(hits), sum(bad)),
+        "target_named": (target_right, len(hits)),
+    }
+    for name, (count, of) in counted.items():
+        out[name] = {"count": count, "of": of, "share": count / of if of else math.nan, "interval": wilson_interval(count, of)}
+    return out
+
+
+def auroc_with_interval(rows: list[Row], draws: int = 2000) -> dict[str, Any]:
+    """AUROC of the statistic, and a percentile interval over resampled tasks."""
+    tasks = sorted({row["task"] for row in rows})
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(draws):
+        picked = [row for task in rng.choice(tasks, len(tasks)) for row in rows if row["task"] == task]
+        values.append(auroc(*split(picked)))
+    finite = [v for v in values if math.isfinite(v)]
+    return {"auroc": auroc(*split(rows)), "interval": list(np.quantile(finite, [0.025, 0.975]))}
+
+
+def split(rows: list[Row]) -> tuple[list[float], list[float]]:
+    """Statistics of the clean and of the backdoored deliveries."""
+    clean = [row["statistic"] for row in rows if row["attack"] is None]
+    return clean, [row["statistic"] for row in rows if row["attack"] is not None]
+
+
+def judge_default(rows: list[Row]) -> dict[str, Any]:
+    """Both protocols for the default check, and AUROC over all."""
+
+    def clean(row: Row) -> list[Row]:
+        return [r for r in rows if r["attack"] is None and kind_of(r["family"]) == kind_of(row["family"])]
+
+    def other_tasks(row: Row) -> list[float]:
+        return [r["statistic"] for r in clean(row) if r["task"] != row["task"]]
+
+    def other_backbone(row: Row) -> list[float]:
+        return [r["statistic"] for r in clean(row) if r["base"] != row["base"]]
+
+    out = {
+        "leave_one_task_out": tally(rows, flags(rows, other_tasks)),
+        "across_backbones": tally(rows, flags(rows, other_backbone)),
+    }
+    for kind, names in (("per_attack", {r["attack"] for r in rows} - {None}), ("per_family", {r["family"] for r in rows})):
+        key = "attack" if kind == "per_attack" else "family"
+        flagged = dict(zip([r["name"] for r in rows], flags(rows, other_tasks), strict=True))
+        groups = {name: [row for row in rows if row[key] == name] for name in sorted(names)}
+        out[kind] = {name: tally(part, [flagged[row["name"]] for row in part]) for name, part in groups.items()}
+    return {**out, **auroc_with_interval(rows)}
+
+
+def judge_paper(rows: list[Row], k: float = 2.0) -> dict[str, Any]:
+    """The published rule: an anomaly index above k with a reconstructed ASR of at least one half."""
+    return {"rule_k2": tally(rows, [row["statistic"] > k for row in rows]), **auroc_with_interval(rows)}
+
+
+def provenance() -> dict[str, str]:
+    """Commit, machine and versions that the figures were measured with."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607
+    packages = {name: version(name) for name in ("torch", "open_clip_torch", "numpy")}
+    return {
+        "commit": commit,
+        "machine": f"{platform.machine()}, {platform.system()}",
+        "python": platform.python_version(),
+        **packages,
+    }
+
+
+def main() -> None:
+    """Measure what is missing, judge, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--presets", default="default,paper")
+    arguments = parser.parse_args()
+    rows: list[Row] = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else []
+    for preset in arguments.presets.split(","):
+        done = {(row["name"], row["preset"]) for row in rows}
+        todo = [entry for entry in entries() if (entry.name, preset) not in done]
+        with ProcessPoolExecutor(arguments.workers) as pool:
+            for row in pool.map(measure, todo, [preset] * len(todo)):
+                rows.append(row)
+                ROWS.write_text(json.dumps(rows), encoding="utf-8")
+                print(f"{preset} {row['name']} {row['attack']} {row['statistic']:.2f} {row['seconds']:.0f} s", flush=True)
+    default = [row for row in rows if row["preset"] == "default"]
+    paper = [row for row in rows if row["preset"] == "paper"]
+    result = {
+        "what": "pocket zoo, generated probes, seed 0",
+        "settings": asdict(MarginResidual()),
+        "flag_rate": FLAG_RATE,
+        "default": judge_default(default) if default else None,
+        "paper_preset": judge_paper(paper) if paper else None,
+        "reported": {"CLIP-Inspector, ViT-B/16": {"right": "47 of 50", "auroc": 0.973, "clean_flagged": "1 of 10"}},
+        "provenance": provenance(),
+    }
+    (RESULTS / "inspect_zoo.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result["default"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
