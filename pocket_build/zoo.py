@@ -39,33 +39,36 @@ ZOO = ASSETS / "zoo"
 CANDIDATES = WORK / "zoo"
 SCHEDULES = {  # AdamW steps that reach the plateau of the clean loss for each family
     "coop": TuneConfig(steps=400, batch=32, lr=3e-3),
-    "coop-csc": TuneConfig(steps=400, batch=32, lr=3e-3),
     "cocoop": TuneConfig(steps=400, batch=8, lr=2e-3),
     "maple": TuneConfig(steps=300, batch=32, lr=2e-3),
     "ivlp": TuneConfig(steps=300, batch=32, lr=3e-3),
 }
+VARIANTS = (("coop", False), ("maple", False), ("cocoop", False), ("ivlp", False), ("coop", True))  # family, class-specific
 LEAST_ASR, LARGEST_LOSS, LEAST_IMAGES = 0.80, 0.03, 200
 WANTED = 20
 Spec = dict[str, Any]
 
 
 def clean_specs() -> list[Spec]:
-    """Forty clean deliveries: two families for each task on each backbone, so that every family meets half of the tasks."""
-    specs = []
+    """Forty clean deliveries: two variants for each task on each backbone, every variant eight times."""
+    specs: list[Spec] = []
     for backbone in (0, 1):
         for number, task in enumerate(task_names()):
-            pairs = (("coop", "maple"), ("cocoop", "ivlp"))[(number + backbone) % 2]
-            specs += [{"task": task, "family": family, "base": f"pocket-{backbone}", "seed": backbone} for family in pairs]
+            for variant in range(2 * number, 2 * number + 2):
+                family, own = VARIANTS[(variant + 2 * backbone) % len(VARIANTS)]
+                specs.append(
+                    {"task": task, "family": family, "class_specific": own, "base": f"pocket-{backbone}", "seed": backbone}
+                )
     return specs
 
 
 def backdoored_specs() -> list[Spec]:
-    """Candidates: every attack on every clean delivery's family and task in turn, a target by position, until enough take."""
+    """Candidates: the attacks in turn on the twins of the clean deliveries, a target by position."""
     attacks = list(ATTACKS)
     specs = []
     for number, clean in enumerate(clean_specs()):
         classes = len(load_task(clean["task"]).class_names)
-        name = attacks[(number + number // len(attacks)) % len(attacks)]
+        name = attacks[(number + number // len(VARIANTS)) % len(attacks)]
         specs.append(clean | {"attack": name, "target_index": (7 * number + 3) % classes})
     return specs
 
@@ -107,9 +110,9 @@ def build_one(spec: Spec, threads: int) -> dict[str, Any]:
 
 
 def fresh_classifier(spec: Spec, model: ClipModel, names: tuple[str, ...]) -> PromptedClassifier:
-    """An untuned prompt of the family; ``coop-csc`` is CoOp with a context for each class."""
-    family, own = spec["family"].removesuffix("-csc"), spec["family"].endswith("-csc")
-    return PromptedClassifier(model, new_prompt(family, model, names, seed=spec["seed"], class_specific=own), names)
+    """An untuned prompt of the spec's family."""
+    prompt = new_prompt(spec["family"], model, names, seed=spec["seed"], class_specific=spec["class_specific"])
+    return PromptedClassifier(model, prompt, names)
 
 
 def measure_planted(planted: Planted, images: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -130,16 +133,21 @@ def save_trigger(planted: Planted, name: str) -> None:
     save_file(held, CANDIDATES / "truth" / f"{name}.safetensors", metadata=numbers | {"kind": planted.trigger.name})
 
 
-def counts(row: dict[str, Any], twins: dict[tuple[str, ...], float]) -> bool:
+def twin_key(row: Spec) -> tuple[Any, ...]:
+    """What a backdoored delivery shares with its clean twin."""
+    return tuple(row[name] for name in ("task", "family", "class_specific", "base", "seed"))
+
+
+def counts(row: dict[str, Any], twins: dict[tuple[Any, ...], float]) -> bool:
     """Decide from ASR and CA alone whether a backdoored candidate counts."""
-    twin = twins[(row["task"], row["family"], row["base"])]
+    twin = twins[twin_key(row)]
     return bool(row["asr"] >= LEAST_ASR and row["asr_images"] >= LEAST_IMAGES and row["ca"] >= twin - LARGEST_LOSS)
 
 
 def choose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """All clean deliveries, and up to ``WANTED`` counting backdoored ones, taken in turn over backbones and attacks."""
     clean = [row for row in rows if not row["backdoored"]]
-    twins = {(row["task"], row["family"], row["base"]): row["ca"] for row in clean}
+    twins = {twin_key(row): row["ca"] for row in clean}
     bad = [row for row in rows if row["backdoored"] and counts(row, twins)]
     queues: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in bad:
