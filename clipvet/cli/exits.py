@@ -45,6 +45,6 @@ def exit_code(reports: Sequence[Report], *, failures: int, fail_on: FailOn, min_
         return FOUND
     if failures or any(report.errors for report in reports):
         return UNREAD
-    if any(report.verdict is Verdict.INCONCLUSIVE or report.coverage.share <= min_coverage for report in reports):
+    if any(report.verdict is Verdict.INCONCLUSIVE or report.coverage.share < min_coverage for report in reports):
         return UNSURE
     return CLEAR
