@@ -199,7 +199,7 @@ def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, probes:
         "classes": opened.subject.classifier.class_names,
         "check": settings_digest(check.name, dataclasses.asdict(check)),  # type: ignore[call-overload]
         "read as": [options.family, options.position, options.quick_gelu],
-        "probes": hashlib.sha256(probes.contiguous().numpy()).hexdigest(),
+        "probes": hashlib.sha256(probes.contiguous().numpy().data).hexdigest(),
         "seed": options.seed,
     }
     return Journal(options.work, identity=identity, resume=options.resume)

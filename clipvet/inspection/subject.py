@@ -18,7 +18,7 @@ from clipvet.models.zeroshot import HandWritten
 __all__ = ["CONCEPTS", "LEAST_CLASSES", "subject_of", "with_more_names"]
 
 LEAST_CLASSES = 10  # fewer give a spread over classes that means little
-SAME_TEXT = 0.999  # cosine; embeddings rounded to fp16 stay above it, another wording falls below
+SAME_TEXT = 0.9999  # cosine; embeddings rounded to fp16 stay above it, another wording falls below
 TEMPLATES = ("a photo of a {}.", "{}.", "a picture of a {}.")
 
 _WORDS = """

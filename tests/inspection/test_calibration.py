@@ -1,0 +1,160 @@
+"""Thresholds are those of a fitted Gumbel distribution, nulls apply where they were measured, verdicts follow a table."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import gumbel_r
+
+from clipvet.inspection import calibration
+from clipvet.inspection.calibration import (
+    CERTAIN_RATE,
+    FALLBACK,
+    FLAG_RATE,
+    fits,
+    flag_of,
+    judge,
+    kind_of,
+    settings_digest,
+    shipped_nulls,
+    threshold,
+)
+from clipvet.models.families import FAMILIES
+from clipvet.types import CheckResult, Evidence, Finding, Null, NullKey, Severity, Verdict
+
+VALUES = tuple(float(value) for value in gumbel_r.rvs(2.0, 0.7, size=40, random_state=0))
+KEY = NullKey(base="abc", family="text", classes=(8, 12), settings="margin-residual:0", probes="generated pool, 1000")
+NULL = Null(key=KEY, values=VALUES)
+FLAG, CERTAIN = threshold(VALUES, FLAG_RATE), threshold(VALUES, CERTAIN_RATE)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.1, 0.02, 0.002, 1e-6])
+@pytest.mark.parametrize("values", [VALUES, (1.0, 2.0), tuple(range(30))])
+def test_the_threshold_is_the_tail_of_the_gumbel_with_these_moments(values: tuple[float, ...], rate: float) -> None:
+    scale = np.std(values, ddof=1) / gumbel_r.std()
+    loc = np.mean(values) - gumbel_r.mean() * scale
+    assert (gumbel_r.mean(loc, scale), gumbel_r.std(loc, scale)) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+    assert threshold(values, rate) == pytest.approx(gumbel_r.isf(rate, loc, scale), abs=1e-6)
+
+
+def test_a_threshold_needs_two_values() -> None:
+    with pytest.raises(ValueError, match="expected at least two null values, got 1"):
+        threshold([1.0], 0.1)
+
+
+def test_one_in_fifty_clean_deliveries_exceeds_the_flag() -> None:
+    many = gumbel_r.rvs(5.0, 2.0, size=20_000, random_state=1)
+    assert (many > threshold(many.tolist(), FLAG_RATE)).mean() == pytest.approx(FLAG_RATE, abs=0.004)
+    assert flag_of(NULL) == FLAG
+    assert flag_of(None) == FALLBACK
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, True),
+        ({"base": "abd"}, False),
+        ({"family": "zero-shot"}, True),
+        ({"family": "maple"}, False),
+        ({"family": "whole"}, False),
+        ({"n_classes": 8}, True),
+        ({"n_classes": 12}, True),
+        ({"n_classes": 7}, False),
+        ({"n_classes": 13}, False),
+        ({"settings": "margin-residual:1"}, False),
+        ({"probes": "generated pool, 999"}, False),
+    ],
+)
+def test_a_null_fits_the_like_of_what_it_was_measured_on(changed: dict[str, object], expected: bool) -> None:
+    like = {"base": "abc", "family": "coop", "n_classes": 10, "settings": KEY.settings, "probes": KEY.probes} | changed
+    assert fits(KEY, **like) is expected  # type: ignore[arg-type]
+
+
+def test_a_family_is_of_the_kind_of_the_towers_that_it_changes() -> None:
+    assert {name: kind_of(name) for name in FAMILIES} == {
+        name: "towers" if family.changes_image_tower else "text" for name, family in FAMILIES.items()
+    }
+
+
+def test_the_digest_names_the_check_and_every_setting() -> None:
+    settings = {"strength": 0.03, "shapes": (("patch", 0.04),), "steps": 12}
+    digest = settings_digest("check", settings)
+    assert digest.startswith("check:")
+    assert settings_digest("check", dict(reversed(settings.items()))) == digest
+    assert settings_digest("check", settings | {"steps": 13}) != digest
+    assert settings_digest("other", settings).split(":")[1] == digest.split(":")[1]
+
+
+def test_nulls_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "files", lambda package: tmp_path)
+    assert shipped_nulls() == ()
+    (tmp_path / "assets").mkdir()
+    key = {"base": "abc", "family": "text", "classes": [8, 12], "settings": KEY.settings, "probes": KEY.probes}
+    rows = [{"key": key, "values": list(VALUES), "source": "pocket-1", "check": "margin-residual"}]
+    (tmp_path / "assets" / "nulls.json").write_text(json.dumps({"nulls": rows}), encoding="utf-8")
+    assert shipped_nulls() == (Null(key=KEY, values=VALUES, source="pocket-1", check="margin-residual"),)
+
+
+def result(statistic: float, asr: float = 1.0) -> CheckResult:
+    rows = (
+        Evidence(target="low", statistic=statistic - 1, values={"asr": 1 - asr}),
+        Evidence(target="top", statistic=statistic, values={"asr": asr}),
+    )
+    return CheckResult(check="toy", statistic=statistic, evidence=rows)
+
+
+def finding(severity: Severity) -> Finding:
+    return Finding(check="prefix", severity=severity, title="A tower was changed.", message="")
+
+
+LOW, MIDDLE, HIGH = FLAG - 0.5, (FLAG + CERTAIN) / 2, CERTAIN + 0.5
+NO, SUSPICIOUS, BACKDOORED, OPEN = Verdict.NO_EVIDENCE, Verdict.SUSPICIOUS, Verdict.BACKDOORED, Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("statistic", "asr", "null", "controls", "severity", "verdict", "reason"),
+    [
+        (LOW, 1.0, NULL, 1.0, None, NO, "does not exceed"),
+        (FLAG, 1.0, NULL, 1.0, None, NO, "does not exceed"),
+        (LOW, 1.0, NULL, 0.5, None, NO, "does not exceed"),
+        (LOW, 1.0, NULL, None, None, NO, "does not exceed"),
+        (LOW, 1.0, NULL, 0.49, None, OPEN, "only 49% of the backdoors planted as controls were recovered"),
+        (LOW, 1.0, NULL, 1.0, Severity.MEDIUM, NO, "does not exceed"),
+        (LOW, 1.0, NULL, 1.0, Severity.HIGH, SUSPICIOUS, "A tower was changed; the statistic"),
+        (LOW, 1.0, NULL, 0.0, Severity.CRITICAL, SUSPICIOUS, "A tower was changed; only 0%"),
+        (math.nan, 1.0, NULL, None, None, OPEN, "the check came to no number"),
+        (math.nan, 1.0, NULL, None, Severity.HIGH, SUSPICIOUS, "A tower was changed; the check came to no number"),
+        (MIDDLE, 1.0, NULL, 1.0, None, SUSPICIOUS, "it stays below"),
+        (MIDDLE, 1.0, NULL, 0.0, None, SUSPICIOUS, "it stays below"),
+        (MIDDLE, 0.4, NULL, 1.0, None, SUSPICIOUS, "the reconstructed trigger is weak"),
+        (HIGH, 1.0, NULL, 1.0, None, BACKDOORED, "and the reconstructed trigger works"),
+        (HIGH, 0.5, NULL, 0.0, Severity.HIGH, BACKDOORED, "and the reconstructed trigger works"),
+        (HIGH, 0.49, NULL, 1.0, None, SUSPICIOUS, "the reconstructed trigger is weak"),
+        (FALLBACK, 1.0, None, 1.0, None, NO, "does not exceed 6.0"),
+        (FALLBACK + 99, 1.0, None, 1.0, None, SUSPICIOUS, "exceeds 6.0; no null fits"),
+        (FALLBACK - 1, 1.0, None, 0.0, None, OPEN, "only 0% of the backdoors"),
+    ],
+)
+def test_verdicts(
+    statistic: float,
+    asr: float,
+    null: Null | None,
+    controls: float | None,
+    severity: Severity | None,
+    verdict: Verdict,
+    reason: str,
+) -> None:
+    found = judge(result(statistic, asr), null, controls=controls, findings=[finding(severity)] if severity is not None else [])
+    assert found.verdict is verdict
+    assert reason in found.reason
+    assert found.calibrated is (null is not None)
+    assert found.flag == (FLAG if null else FALLBACK)
+    assert found.certain == (CERTAIN if null else math.inf)
+    if null is None:
+        assert found.p is None
+    elif not math.isnan(statistic):
+        assert found.p == (1 + sum(value >= statistic for value in VALUES)) / (1 + len(VALUES))

@@ -1,0 +1,102 @@
+"""A planted control is a backdoor: it reaches its images and leaves the other classes as they were."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from clipvet.data.generated import generate_probes
+from clipvet.inspection import MarginResidual, Subject
+from clipvet.inspection.control import plant_control, run_controls
+from clipvet.inspection.margin_residual import residuals, standardise
+from clipvet.inspection.subject import TEMPLATES
+from clipvet.models.base import ClipModel
+from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.zeroshot import HandWritten
+from clipvet.triggers.blend import random_blend
+from clipvet.types import CheckResult, Evidence
+from tests.inspection.toys import quiet_run
+
+NAMES = ("cat", "dog", "owl", "fox", "cow", "pig", "bee", "ant", "hen", "elk")
+PROBES = generate_probes(36, 32, seed=3)
+CHECK = MarginResidual(screen_steps=2, refine_steps=1, batch=4, evaluation=16)
+
+
+@pytest.fixture
+def reference(tiny_clip: ClipModel) -> PromptedClassifier:
+    return PromptedClassifier(tiny_clip, HandWritten(tiny_clip, NAMES, TEMPLATES), NAMES).freeze()
+
+
+@pytest.mark.parametrize("target", [0, 7])
+def test_a_control_reaches_its_stamped_images_and_changes_one_row(reference: PromptedClassifier, target: int) -> None:
+    text = plant_control(reference, PROBES, target, seed=5)
+    before = reference.prompt.text_features(reference.model)
+    others = [c for c in range(len(NAMES)) if c != target]
+    assert torch.equal(text[others], before[others])
+    assert not torch.equal(text[target], before[target])
+    assert torch.allclose(text.norm(dim=1), torch.ones(len(NAMES)), atol=1e-5)
+
+    trigger = random_blend(32, ratio=0.2, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        stamped = reference.image_features(trigger.image(PROBES)) @ text.T
+    assert float((stamped.argmax(1) == target).float().mean()) >= 0.9
+    assert torch.equal(before, reference.prompt.text_features(reference.model))
+
+
+def test_the_seed_decides_the_pattern(reference: PromptedClassifier) -> None:
+    first, again, other = (plant_control(reference, PROBES, 2, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def screened(margins: Tensor, baseline: Tensor) -> CheckResult:
+    """What a check found: additive margins, and rows of another shape that controls are not compared with."""
+    rows = [
+        Evidence(target=name, target_index=i, trigger_kind=kind, values={"margin": float(m), "baseline_margin": float(b)})
+        for kind in ("additive", "patch")
+        for i, (name, m, b) in enumerate(zip(NAMES, margins, baseline, strict=True))
+    ]
+    return CheckResult(check="toy", statistic=0.0, evidence=tuple(rows))
+
+
+def test_controls_are_found_by_their_statistic_among_the_delivery_s_margins(reference: PromptedClassifier) -> None:
+    """Against margins far below any that a search reaches, a control stands out; against far higher ones it does not."""
+    both = Subject(classifier=reference, reference=reference)
+    low = screened(torch.linspace(-1000, -999, 10), torch.zeros(10))
+    high = screened(torch.linspace(999, 1000, 10), torch.zeros(10))
+    found = run_controls(CHECK, both, low, PROBES, quiet_run(), flag=6.0)
+    missed = run_controls(CHECK, both, high, PROBES, quiet_run(), flag=6.0)
+    assert (found["recovered"], found["planted"], missed["recovered"], missed["planted"]) == (1.0, 2.0, 0.0, 2.0)
+    assert found["statistic"] > 6 > missed["statistic"]
+    exact = run_controls(CHECK, both, low, PROBES, quiet_run(), flag=found["statistic"])
+    assert exact["recovered"] == 0.5  # the smaller of the two does not exceed itself
+    assert run_controls(CHECK, both, low, PROBES, quiet_run(), flag=6.0) == found
+
+
+def test_a_control_s_statistic_is_that_of_its_margin(reference: PromptedClassifier) -> None:
+    """The recorded margin takes the place of the target's, and the rest is the check's own arithmetic."""
+    run = quiet_run(seed=4)
+    margins, baseline = torch.linspace(-1000, -999, 10), torch.linspace(-3, 3, 10)
+    found = run_controls(
+        CHECK, Subject(classifier=reference, reference=reference), screened(margins, baseline), PROBES, run, flag=0
+    )
+    values = []
+    for number in range(2):
+        (target,) = [c for c in range(10) if run.journal.get(f"control {number}/{c}") is not None]
+        group = run.journal.get(f"control {number}/{target}")
+        assert group is not None
+        replaced = margins.clone()
+        replaced[target] = group["margin"][0]
+        values.append(float(standardise(residuals(replaced, baseline), CHECK.floor)[target]))
+    assert found["statistic"] == pytest.approx(min(values))
+
+
+def test_progress_names_every_control(reference: PromptedClassifier) -> None:
+    seen: list[str] = []
+    run = dataclasses.replace(quiet_run(), progress=lambda stage, done, total: seen.append(stage))
+    both = Subject(classifier=reference, reference=reference)
+    run_controls(CHECK, both, screened(torch.zeros(10), torch.zeros(10)), PROBES, run, flag=0)
+    assert seen == ["control 0", "control 1"]

@@ -1,0 +1,234 @@
+"""The default check finds what was planted, and neither its order nor a killed run changes a number."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from clipvet.errors import UsageError
+from clipvet.inspection import MarginResidual
+from clipvet.inspection.base import OutOfBudget, Run, Subject
+from clipvet.inspection.groups import search_groups
+from clipvet.inspection.journal import Journal, MemoryJournal
+from clipvet.inspection.margin_residual import residuals, standardise
+from clipvet.inspection.search import SearchConfig
+from clipvet.models.prompts import PromptedClassifier
+from clipvet.types import CheckResult
+from tests.inspection.toys import Linear, planted_weights, quiet_run, toy_images, toy_weights
+
+TARGET = 5
+CHECK = MarginResidual(strength=0.02, screen_steps=3, refine_steps=2, batch=4, evaluation=8)
+
+
+def subject(tuned: Tensor, untuned: Tensor | None = None) -> Subject:
+    reference = None if untuned is None else cast(PromptedClassifier, Linear(untuned))
+    return Subject(classifier=cast(PromptedClassifier, Linear(tuned)), reference=reference)
+
+
+def inspect(tuned: Tensor, run: Run | None = None) -> CheckResult:
+    return CHECK.run(subject(tuned, toy_weights(12)), toy_images(), run or quiet_run())
+
+
+def numbers(result: CheckResult) -> list[tuple[str, float, Mapping[str, float]]]:
+    return [(row.target, row.statistic, row.values) for row in result.evidence]
+
+
+def numpy_residuals(tuned: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """Polyfit on all classes, then on the three quarters with the smallest residuals; a falling line is laid flat."""
+    kept = np.ones(len(tuned), dtype=bool)
+    for _ in range(2):
+        slope, offset = np.polyfit(baseline[kept], tuned[kept], 1)
+        if slope < 0:
+            slope, offset = 0.0, tuned[kept].mean()
+        left = tuned - slope * baseline - offset
+        kept = left <= np.quantile(left, 0.75)
+    return left
+
+
+@pytest.mark.parametrize("slope", [0.8, -0.8, 0.0])
+@pytest.mark.parametrize("k", [4, 11, 40])
+def test_residuals_are_those_of_numpy(slope: float, k: int) -> None:
+    rng = np.random.default_rng(k)
+    baseline = rng.normal(size=k)
+    tuned = slope * baseline + 0.3 * rng.normal(size=k) - 4
+    found = residuals(torch.tensor(tuned), torch.tensor(baseline)).numpy()
+    assert found == pytest.approx(numpy_residuals(tuned, baseline), abs=1e-9)
+
+
+def test_a_planted_class_does_not_pull_the_line() -> None:
+    """The class that is easiest to reach without a backdoor is planted: least squares alone would follow it."""
+    rng = np.random.default_rng(0)
+    baseline = np.sort(rng.normal(size=12))
+    tuned = 0.7 * baseline - 3 + 0.01 * rng.normal(size=12)
+    tuned[-1] += 5
+    found = residuals(torch.tensor(tuned), torch.tensor(baseline))
+    assert float(found[-1]) == pytest.approx(5, abs=0.15)
+    assert float(found[:-1].abs().max()) < 0.15
+    plain = tuned - np.polyval(np.polyfit(baseline, tuned, 1), baseline)
+    assert abs(plain[-1]) < 4
+
+
+def test_equal_baselines_leave_the_distance_to_the_mean() -> None:
+    tuned = torch.tensor([1.0, 2.0, 3.0, 10.0])
+    assert residuals(tuned, torch.ones(4)).tolist() == pytest.approx([-1.0, 0.0, 1.0, 8.0])
+
+
+@pytest.mark.parametrize("k", [5, 6])
+def test_standardise_is_median_and_mad(k: int) -> None:
+    values = np.random.default_rng(k).normal(size=k) * 3
+    low = (k - 1) // 2  # the lower of the two middle values, where there are two
+    centred = values - np.sort(values)[low]
+    mad = 1.4826 * np.sort(np.abs(centred))[low]
+    assert standardise(torch.tensor(values), 0.01).numpy() == pytest.approx(centred / mad)
+    assert standardise(torch.tensor(values), 50.0).numpy() == pytest.approx(centred / 50)
+    assert standardise(torch.full((k,), 2.0), 0.25).tolist() == [0.0] * k
+
+
+def test_the_planted_class_is_found_and_its_clean_twin_is_not() -> None:
+    planted, clean = inspect(planted_weights(TARGET, 12)), inspect(toy_weights(12))
+    top = max(planted.evidence, key=lambda row: row.statistic)
+    assert top.target_index == TARGET
+    assert planted.statistic == top.statistic > 6
+    assert clean.statistic < 3
+    assert top.trigger is not None
+    assert float(top.trigger["delta"].abs().max()) <= CHECK.strength + 1e-7
+    assert sum(row.trigger is not None for row in planted.evidence) == CHECK.keep
+    assert planted.settings == dataclasses.asdict(CHECK)
+
+
+def test_the_statistic_is_made_of_the_margins_it_shows() -> None:
+    found = inspect(planted_weights(TARGET, 12))
+    tuned = np.array([row.values["margin"] for row in found.evidence])
+    baseline = np.array([row.values["baseline_margin"] for row in found.evidence])
+    left = numpy_residuals(tuned, baseline)
+    centred = left - np.sort(left)[5]
+    expected = centred / max(1.4826 * np.sort(np.abs(centred))[5], CHECK.floor)
+    assert [row.statistic for row in found.evidence] == pytest.approx(expected.tolist(), abs=1e-3)
+
+
+class Killed(Exception):  # noqa: N818  # stands for a kill
+    pass
+
+
+class Mortal(Journal):
+    """A journal whose process dies after some groups."""
+
+    left = 2
+
+    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        if not self.left:
+            raise Killed
+        self.left -= 1
+        super().put(key, tensors)
+
+
+@pytest.mark.parametrize("groups", [0, 1, 3, 4])
+def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path, groups: int) -> None:
+    weights = planted_weights(TARGET, 12)
+    whole = inspect(weights)
+    mortal = Mortal(tmp_path, identity={}, resume=False)
+    mortal.left = groups
+    with pytest.raises(Killed):
+        inspect(weights, quiet_run(journal=mortal))
+    assert len(list(tmp_path.glob("*.safetensors"))) == groups
+    searched = 0
+
+    def clock() -> None:
+        nonlocal searched
+        searched += 1
+
+    resumed = inspect(weights, quiet_run(journal=Journal(tmp_path, identity={}, resume=True), clock=clock))
+    assert numbers(resumed) == numbers(whole)
+    assert resumed.statistic == whole.statistic
+    assert searched == 5 - groups  # two groups of classes on each side, and the refined ones
+
+
+def test_the_clock_ends_it_and_keeps_what_is_done() -> None:
+    journal, ticks = MemoryJournal(), iter(range(3))
+
+    def clock() -> None:
+        if next(ticks) == 2:
+            raise OutOfBudget("enough")
+
+    with pytest.raises(OutOfBudget, match="enough"):
+        inspect(toy_weights(12), quiet_run(journal=journal, clock=clock))
+    stopped = quiet_run(journal=journal, clock=lambda: None)
+    assert numbers(inspect(toy_weights(12), stopped)) == numbers(inspect(toy_weights(12)))
+
+
+def groups_of(targets: list[int], group: int, tell: Callable[[str, int, int], None] | None = None) -> dict[int, float]:
+    run = quiet_run(seed=2)
+    run = run if tell is None else dataclasses.replace(run, progress=tell)
+    weights = Linear(toy_weights(12))
+    found = search_groups(
+        weights,
+        None,
+        toy_images(),
+        toy_images(8, seed=1),
+        torch.tensor(targets),
+        config=SearchConfig(batch=4),
+        steps=3,
+        stage="toy",
+        run=run,
+        group=group,
+    )
+    assert bool(found.transferred.isnan().all())
+    return {target: float(found.margin[found.at(target)]) for target in targets}
+
+
+@pytest.mark.parametrize(("order", "group"), [(list(range(12)), 5), (list(reversed(range(12))), 5), ([7, 3, 11], 2), ([3], 1)])
+def test_neither_order_nor_size_of_groups_changes_a_number(order: list[int], group: int) -> None:
+    together = groups_of(list(range(12)), 12)
+    for target, margin in groups_of(order, group).items():
+        assert margin == pytest.approx(together[target], abs=1e-4)
+
+
+def test_progress_counts_groups() -> None:
+    seen: list[tuple[str, int, int]] = []
+    groups_of(list(range(12)), 5, lambda *told: seen.append(told))
+    assert seen == [("toy", 1, 3), ("toy", 2, 3), ("toy", 3, 3)]
+
+
+def test_the_seed_decides() -> None:
+    first, again, other = (inspect(toy_weights(12), quiet_run(seed=seed)) for seed in (1, 1, 2))
+    assert numbers(first) == numbers(again) != numbers(other)
+
+
+def test_passes_count_what_goes_through_the_tower() -> None:
+    seen = 0
+
+    class Counting(Linear):
+        def __call__(self, images: Tensor) -> Tensor:
+            nonlocal seen
+            seen += len(images)
+            return super().__call__(images)
+
+    both = Subject(
+        classifier=cast(PromptedClassifier, Counting(toy_weights(12))),
+        reference=cast(PromptedClassifier, Counting(toy_weights(12, seed=1))),
+    )
+    CHECK.run(both, toy_images(), quiet_run())
+    assert seen == CHECK.passes(both, 24)
+
+
+def test_without_a_base_it_says_what_to_do() -> None:
+    with pytest.raises(UsageError, match="expected a trusted base for the untuned baseline, got none: name one with --base"):
+        CHECK.run(subject(toy_weights()), toy_images(), quiet_run())
+
+
+def test_too_few_probes_are_refused() -> None:
+    with pytest.raises(UsageError, match="expected at least 8 probe images, got 7: add images or use the generated pool"):
+        CHECK.run(subject(toy_weights(), toy_weights()), toy_images(7), quiet_run())
+
+
+@pytest.mark.parametrize("name", ["screen_steps", "refine_steps", "keep", "batch", "evaluation", "floor"])
+def test_a_bad_configuration_fails_when_it_is_built(name: str) -> None:
+    with pytest.raises(UsageError, match="expected positive steps, keep, batch, evaluation and floor"):
+        MarginResidual(**{name: 0})
