@@ -1,12 +1,12 @@
 """The classes of the ten pocket tasks, and what the probe pool may be made of.
 
 A coarse class is one or more Unicode subgroups, less the names that do not belong to the word that we call the class. A fine
-class is one name; a profession is one word with its three names (person, man, woman).
+class is one name.
 """
 
 from __future__ import annotations
 
-__all__ = ["COARSE", "FINE", "LEFT_OUT", "POOL_GROUPS", "POOL_LEFT_OUT", "PROFESSIONS"]
+__all__ = ["COARSE", "FINE", "LEFT_OUT", "POOL_GROUPS", "POOL_LEFT_OUT"]
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -17,65 +17,41 @@ def names(text: str) -> tuple[str, ...]:
 HANDS = ("hand-fingers-open", "hand-fingers-partial", "hand-single-finger", "hand-fingers-closed", "hands")
 
 COARSE: dict[str, dict[str, tuple[str, ...]]] = {  # task -> class -> Unicode subgroups
-    "nature": {
-        "bird": ("animal-bird",),
-        "fruit": ("food-fruit",),
-        "mammal": ("animal-mammal",),
-        "weather": ("sky-weather",),
-        "flower": ("plant-flower",),
-        "insect": ("animal-bug",),
-        "sea animal": ("animal-marine",),
-        "vegetable": ("food-vegetable",),
-        "landscape": ("place-geographic",),
-        "plant": ("plant-other",),
-    },
-    "objects": {
-        "tool": ("tool",),
-        "clothing": ("clothing",),
-        "musical instrument": ("musical-instrument",),
-        "book": ("book-paper",),
-        "clock": ("time",),
-        "sports equipment": ("sport",),
-        "computer": ("computer", "phone"),
-        "mail": ("mail",),
-        "sound equipment": ("sound", "music"),
-        "heart": ("heart",),
-    },
-    "symbols": {
-        "geometric shape": ("geometric",),
-        "arrow": ("arrow",),
-        "zodiac sign": ("zodiac",),
-        "number key": ("keycap",),
-        "warning sign": ("warning",),
-        "media button": ("av-symbol",),
-        "religious symbol": ("religion",),
-        "word button": ("alphanum",),
-        "public sign": ("transport-sign",),
-        "punctuation mark": ("punctuation", "math"),
-    },
-    "people": {
-        "smiling face": ("face-smiling", "face-affection"),
+    "mixed": {
         "worker": ("person-role",),
+        "geometric shape": ("geometric",),
         "hand": HANDS,
-        "cat face": ("cat-face", "monkey-face"),
-        "athlete": ("person-sport",),
-        "sick face": ("face-unwell",),
         "sad face": ("face-concerned",),
-        "body part": ("body-parts",),
+        "word button": ("alphanum",),
+        "athlete": ("person-sport",),
+        "warning sign": ("warning",),
+        "road vehicle": ("transport-ground",),
+        "mammal": ("animal-mammal",),
+        "clock": ("time",),
+    },
+    "world": {
+        "zodiac sign": ("zodiac",),
+        "heart": ("heart",),
+        "fruit": ("food-fruit",),
+        "number key": ("keycap",),
+        "plant": ("plant-other",),
         "family": ("family",),
-        "fantasy character": ("person-fantasy",),
+        "landscape": ("place-geographic",),
+        "punctuation mark": ("punctuation", "math"),
+        "building": ("place-building", "place-religious"),
+        "smiling face": ("face-smiling", "face-affection"),
     },
     "daily-life": {
+        "person": ("person-role", "person-sport"),
+        "flower": ("plant-flower",),
+        "weather": ("sky-weather",),
+        "arrow": ("arrow",),
+        "public sign": ("transport-sign",),
+        "hand": HANDS,
+        "media button": ("av-symbol",),
+        "religious symbol": ("religion",),
+        "musical instrument": ("musical-instrument",),
         "prepared food": ("food-prepared", "food-asian"),
-        "building": ("place-building", "place-religious"),
-        "drink": ("drink",),
-        "road vehicle": ("transport-ground",),
-        "household item": ("household",),
-        "sweet": ("food-sweet",),
-        "aircraft": ("transport-air",),
-        "office supply": ("office",),
-        "celebration": ("event",),
-        "game": ("game",),
     },
 }
 
@@ -93,31 +69,49 @@ LEFT_OUT = frozenset(  # names that stand in a subgroup but not under the word t
     )
 )
 
+# Names that the backbones tell apart, chosen by the nearest class mean over renderings other than those of the tasks; accuracy on
+# these tasks is therefore no measure of the backbones (the held-out Fluent family is), but of how well a prompt was tuned.
 FINE: dict[str, tuple[str, ...]] = {
     "animals": names(
-        "tiger,elephant,koala,camel,pig,owl,panda,turtle,fox,rabbit,gorilla,horse,crab,mouse,penguin,bat,snake,deer,octopus,lion,"
-        "rooster,rhinoceros,dog,whale,cow,monkey,crocodile,goat,eagle,squid"
+        "cow face,dog face,giraffe,hamster,hedgehog,hippopotamus,horse,lion,mouse face,panda,pig face,polar bear,skunk,"
+        "tiger face,zebra,black bird,duck,parrot,peacock,crab,dolphin,lobster,oyster,seal,whale,cockroach,honeybee,"
+        "lady beetle,sauropod,frog"
     ),
     "fruits-and-vegetables": names(
-        "banana,carrot,cherries,eggplant,grapes,pineapple,ear of corn,strawberry,hot pepper,watermelon,avocado,lemon,mushroom,"
-        "potato,kiwi fruit,cucumber,peach,pear,tomato,peanuts,green apple,chestnut,melon,red apple,tangerine"
+        "lemon,lime,red apple,strawberry,watermelon,beans,brown mushroom,carrot,eggplant,garlic,onion,pea pod,peanuts,"
+        "potato,bouquet,hibiscus,hyacinth,sunflower,tulip,white flower,deciduous tree,mushroom,palm tree,potted plant,"
+        "seedling"
     ),
     "dishes": names(
-        "pizza,sushi,hamburger,birthday cake,hot dog,ice cream,taco,beer mug,croissant,doughnut,french fries,bento box,pancakes,"
-        "cookie,burrito,wine glass,popcorn,lollipop,bread,tropical drink,cheese wedge,dango,bacon,hot beverage,steaming bowl,"
-        "chocolate bar,spaghetti,baby bottle,fried shrimp,rice ball,poultry leg,cocktail glass"
+        "green salad,hamburger,meat on bone,pizza,popcorn,pot of food,pretzel,shallow pan of food,bento box,dango,"
+        "fish cake with swirl,fortune cookie,fried shrimp,oden,rice ball,rice cracker,steaming bowl,sushi,takeout box,"
+        "cookie,custard,soft ice cream,bottle with popping cork,bubble tea,clinking beer mugs,cocktail glass,"
+        "glass of milk,hot beverage,mate,wine glass"
     ),
-    "vehicles": names(
-        "bicycle,airplane,bus,sailboat,tractor,helicopter,fire engine,rocket,taxi,kick scooter,ambulance,canoe,"
-        "motorcycle,metro,racing car,ship,delivery truck,monorail,police car,speedboat,motor scooter,aerial tramway,"
-        "locomotive,articulated lorry,automobile,mountain railway"
+    "vehicles-and-buildings": names(
+        "ambulance,auto rickshaw,fire engine,motorized wheelchair,mountain railway,oncoming police car,oncoming taxi,"
+        "pickup truck,railway car,sport utility vehicle,ring buoy,sailboat,speedboat,airplane,airplane arrival,"
+        "flying saucer,convenience store,hospital,hut,office building,tokyo tower,wedding,church,shinto shrine,"
+        "national park,volcano"
+    ),
+    "faces": names(
+        "face with rolling eyes,head shaking horizontally,head shaking vertically,cold face,exploding head,face vomiting,"
+        "face with head bandage,nauseated face,sneezing face,partying face,smiling face with sunglasses,crying face,"
+        "flushed face,slightly frowning face,yawning face,face with symbols on mouth,skull and crossbones,"
+        "smiling face with horns,weary cat,speak no evil monkey"
+    ),
+    "things": names(
+        "fire extinguisher,mouse trap,plunger,razor,soap,sponge,window,american football,bowling,boxing glove,"
+        "curling stone,softball,volleyball,bullseye,chess pawn,crystal ball,diamond suit,flower playing cards,joystick,"
+        "magic wand,pool 8 ball,puzzle piece,slot machine,spade suit,teddy bear,firecracker,jack o lantern,japanese dolls,"
+        "red envelope,ribbon"
+    ),
+    "signs": names(
+        "light blue heart,mending heart,pink heart,sparkling heart,two hearts,mantelpiece clock,six thirty,watch,"
+        "cloud with lightning,crescent moon,full moon,full moon face,glowing star,high voltage,last quarter moon,new moon,"
+        "new moon face,ringed planet,snowflake,snowman without snow,star,tornado,waxing crescent moon,waxing gibbous moon"
     ),
 }
-
-PROFESSIONS = names(
-    "artist,cook,firefighter,judge,pilot,student,farmer,astronaut,mechanic,police officer,teacher,construction worker,scientist,"
-    "guard,health worker,detective,singer,factory worker,technologist,office worker"
-)
 
 POOL_GROUPS = (  # subgroups that no task uses, in whole or in part
     "light-video",
