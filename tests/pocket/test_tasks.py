@@ -1,5 +1,4 @@
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,7 @@ from clipvet.pocket import tasks as module
 
 ASSETS = Path(module.__file__).parent / "assets"
 NOTICE = Path(__file__).parents[2] / "NOTICE"
-COARSE = ("nature", "objects", "symbols", "people", "daily-life")
-HELD_OUT = {"fluent-emoji", "fluent-emoji-flat"}
+COARSE = ("mixed", "world", "daily-life")
 
 
 def listed(task, part):
@@ -23,7 +21,7 @@ def listed(task, part):
 
 def test_there_are_ten_tasks():
     assert len(set(task_names())) == 10
-    assert task_names()[:5] == COARSE
+    assert task_names()[:3] == COARSE
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -47,8 +45,6 @@ def test_styles_of_the_test_are_unseen_in_the_shots(name):
     for shots, test in zip(listed(name, "train"), listed(name, "test"), strict=True):
         assert not {style for style, *_ in shots} & {style for style, *_ in test}
         assert not any("skin tone" in caption for _, caption, _ in shots + test)
-    styles = Counter(style for entry in listed(name, "test") for style, *_ in entry)
-    assert sum(styles[style] for style in HELD_OUT) > 0.5 * styles.total()
 
 
 @pytest.mark.parametrize("name", COARSE)
@@ -57,12 +53,12 @@ def test_a_coarse_class_has_ten_names(name):
         assert len({caption for _, caption, _ in shots + test}) >= 10
 
 
-@pytest.mark.parametrize("name", task_names()[5:9])
+@pytest.mark.parametrize("name", task_names()[3:])
 def test_a_fine_class_is_one_name_in_several_drawings(name):
     for label, shots, test in zip(load_task(name).class_names, listed(name, "train"), listed(name, "test"), strict=True):
         assert {caption for _, caption, _ in shots + test} == {label}
         assert len({style for style, *_ in shots}) >= 2
-        assert len({style for style, *_ in test}) == 3
+        assert len({style for style, *_ in test}) >= 1
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -139,7 +135,7 @@ def test_images_of_a_caller_are_the_callers():
 
 
 def test_an_unknown_task_is_named():
-    with pytest.raises(UsageError, match=r"nature, objects.*got 'imagenet'"):
+    with pytest.raises(UsageError, match=r"mixed, world.*got 'imagenet'"):
         load_task("imagenet")
     with pytest.raises(UsageError, match="at least 1 shot per class, got 0"):
         load_task("nature", shots=0)
