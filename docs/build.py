@@ -33,7 +33,7 @@ What these numbers are about: the pocket, that is two small CLIPs trained by thi
 them, and prompts tuned and backdoored on them by this repository. What they are not about: **no number here was measured on
 real weights** (OpenAI, LAION or any other), on photographs, or on a delivery from somebody else. The readers and prompt families
 are tested at the size of ViT-B/16 with random weights, against oracles of their own; that shows that the arithmetic is right,
-and nothing about how well a search finds a backdoor there.
+and nothing about how well a search finds a backdoor there. Times and memory at that size were measured with random weights too.
 """
 NOTHING = "\nThere are no results in this checkout yet.\n"
 
