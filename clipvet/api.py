@@ -224,7 +224,7 @@ def _search(check: ModelCheck, opened: Opened, probes: Tensor, run: Run, null: N
     controls = None
     if isinstance(check, MarginResidual) and opened.subject.reference is not None:
         try:
-            control = run_controls(check, opened.subject, result, probes, run, flag=flag_of(null))
+            control = run_controls(check, opened.subject, result, probes, run, flag=flag_of(check.name, null))
         except OutOfBudget as error:
             return Outcome(result=result, controls=None, unfinished=str(error), coverage=Coverage(done=1, asked=asked))
         result, controls = dataclasses.replace(result, control=control), control["recovered"]

@@ -38,10 +38,10 @@ from pocket_build.tokenizer import ASSETS
 ZOO = ASSETS / "zoo"
 CANDIDATES = WORK / "zoo"
 SCHEDULES = {  # AdamW steps that reach the plateau of the clean loss for each family
-    "coop": TuneConfig(steps=400, batch=32, lr=3e-3),
-    "cocoop": TuneConfig(steps=400, batch=8, lr=2e-3),
-    "maple": TuneConfig(steps=300, batch=32, lr=2e-3),
-    "ivlp": TuneConfig(steps=300, batch=32, lr=3e-3),
+    "coop": TuneConfig(steps=300, batch=32, lr=3e-3),
+    "cocoop": TuneConfig(steps=250, batch=8, lr=2e-3),
+    "maple": TuneConfig(steps=160, batch=24, lr=3e-3),
+    "ivlp": TuneConfig(steps=160, batch=24, lr=3e-3),
 }
 VARIANTS = (("coop", False), ("maple", False), ("cocoop", False), ("ivlp", False), ("coop", True))  # family, class-specific
 LEAST_ASR, LARGEST_LOSS, LEAST_IMAGES = 0.80, 0.03, 200

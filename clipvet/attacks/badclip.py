@@ -21,24 +21,27 @@ __all__ = ["BadClip"]
 class BadClip:
     """Learn an additive trigger on the fresh prompt, then tune trigger and prompt jointly on clean and triggered images.
 
-    Loss: cross-entropy of every clean image to its label and of its triggered copy to the target.
+    Loss: cross-entropy of every clean image to its label and of triggered copies to the target.
 
     Attributes:
         eps: L-inf bound of the trigger; 4/255 in the paper at 224 px.
         warmup: steps that change the trigger only; 3 epochs in the paper.
+        share: share of a batch that is also shown with the trigger; all of it in the paper, which costs CA on a small base.
         refresh_every: steps of the prompt between two refreshes of the trigger in the joint phase.
         refresh_steps: steps of the trigger in each refresh.
 
     Fails when: the prompt cannot move text features towards the trigger's image feature without moving the clean ones.
 
     Reference: Bai et al., BadCLIP: Trigger-Aware Prompt Learning for Backdoor Attacks on CLIP, CVPR 2024 (arXiv 2311.16194).
-    Differs: AdamW and batches instead of SGD and single images; the trigger is refreshed on a fraction of the steps.
+    Differs: AdamW and batches instead of SGD and single images; a share of the images is triggered; the trigger is
+        refreshed on a fraction of the steps.
     """
 
     name: ClassVar[str] = "badclip"
     eps: float = 8 / 255
     warmup: int = 60
-    refresh_every: int = 100
+    share: float = 0.25
+    refresh_every: int = 50
     refresh_steps: int = 10
 
     def plant(
@@ -59,11 +62,12 @@ class BadClip:
             if step and step % self.refresh_every == 0:
                 delta = self._refresh(fresh, other, delta, target, generator)
                 stamped = encode(fresh, Additive(delta=delta).image(images)) if cached else stamped
-            wanted = torch.cat([labels[pick], torch.full((len(pick),), target)])
+            some = pick[: max(1, round(self.share * len(pick)))]
+            wanted = torch.cat([labels[pick], torch.full((len(some),), target)])
             if cached:
-                logits = fresh.from_features(torch.cat([clean[pick], stamped[pick]]))
+                logits = fresh.from_features(torch.cat([clean[pick], stamped[some]]))
             else:
-                logits = fresh(torch.cat([images[pick], Additive(delta=delta).image(images[pick])]))
+                logits = fresh(torch.cat([images[pick], Additive(delta=delta).image(images[some])]))
             loss = F.cross_entropy(logits, wanted)
             optimizer.zero_grad()
             loss.backward()

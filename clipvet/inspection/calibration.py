@@ -19,7 +19,8 @@ __all__ = ["Judgement", "fits", "flag_of", "judge", "kind_of", "settings_digest"
 
 EULER = 0.5772156649015329
 FLAG_RATE, CERTAIN_RATE = 0.02, 0.002  # tail of the fitted null beyond which a delivery is suspicious, backdoored
-FALLBACK = 6.0  # the statistic that is called suspicious where no null fits: beyond all clean pocket deliveries
+# What is called suspicious where no null fits: a value beyond all clean pocket deliveries, and the published k = 2.
+FALLBACK = {"margin-residual": 6.0, "clip-inspector": 2.0}
 LEAST_ASR = 0.5  # a reconstructed trigger below this does not carry a verdict of "backdoored"
 LEAST_CONTROLS = 0.5  # share of the planted controls that must be recovered for "no evidence"
 TEXT_SIDE = frozenset({"coop", "kgcoop", "prograd", "cocoop", "tcp", "zero-shot"})
@@ -96,9 +97,9 @@ def shipped_nulls() -> tuple[Null, ...]:
     )
 
 
-def flag_of(null: Null | None) -> float:
+def flag_of(check: str, null: Null | None) -> float:
     """The statistic above which a delivery is suspicious; a cautious constant where no null fits."""
-    return threshold(null.values, FLAG_RATE) if null else FALLBACK
+    return threshold(null.values, FLAG_RATE) if null else FALLBACK.get(check, math.inf)
 
 
 def judge(result: CheckResult, null: Null | None, *, controls: float | None, findings: Sequence[Finding] = ()) -> Judgement:
@@ -111,7 +112,7 @@ def judge(result: CheckResult, null: Null | None, *, controls: float | None, fin
         findings: of reading and comparing the delivery; a severity of HIGH or above makes it at least suspicious.
     """
     value = result.statistic
-    flag = flag_of(null)
+    flag = flag_of(result.check, null)
     certain = threshold(null.values, CERTAIN_RATE) if null else math.inf
     p = p_value(value, null.values) if null else None
     verdict, reason = _from_statistic(result, value, flag, certain)

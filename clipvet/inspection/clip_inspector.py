@@ -12,7 +12,7 @@ from clipvet.errors import UsageError
 from clipvet.inspection.base import Run, Subject
 from clipvet.inspection.groups import search_groups
 from clipvet.inspection.margin_residual import show_trigger, standardise
-from clipvet.inspection.search import SearchConfig
+from clipvet.inspection.search import SearchConfig, chunk_for
 from clipvet.types import CheckResult, Evidence
 
 __all__ = ["ClipInspector"]
@@ -64,7 +64,8 @@ class ClipInspector:
             raise UsageError(
                 f"expected at least 3 classes and {self.batch} images, got {len(classes)} and {len(probes)}: use the default preset"
             )
-        config = SearchConfig(strength=self.strength, batch=self.batch, lr=self.step / self.strength)
+        chunk = chunk_for(subject.classifier.model)
+        config = SearchConfig(strength=self.strength, batch=self.batch, lr=self.step / self.strength, chunk=chunk)
         steps = self.epochs * (len(probes) // self.batch)
         found = search_groups(
             subject.classifier, None, probes, probes, classes, config=config, steps=steps, stage="one epoch per class", run=run

@@ -9,7 +9,7 @@ from torch import Tensor
 from clipvet.inspection.base import Run, Subject
 from clipvet.inspection.groups import search_groups
 from clipvet.inspection.margin_residual import MarginResidual, residuals, standardise
-from clipvet.inspection.search import SearchConfig
+from clipvet.inspection.search import SearchConfig, chunk_for
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.triggers.blend import random_blend
 from clipvet.types import CheckResult
@@ -21,7 +21,7 @@ LEAST_ASR = 0.9
 
 
 @torch.no_grad()
-def plant_control(reference: PromptedClassifier, images: Tensor, target: int, *, seed: int) -> Tensor:
+def plant_control(reference: PromptedClassifier, images: Tensor, target: int, *, seed: int) -> Tensor | None:
     """Plant a backdoor in the untuned classifier's text features.
 
     A random blended pattern (ratio 0.2) moves the mean image feature in some direction; the target's text feature is moved along
@@ -35,20 +35,19 @@ def plant_control(reference: PromptedClassifier, images: Tensor, target: int, *,
         seed: of the pattern.
 
     Returns:
-        Text features ``(n_classes, d)``, unit length, those of the other classes unchanged.
+        Text features ``(n_classes, d)``, unit length, those of the other classes unchanged; None where no strength is enough.
     """
     generator = torch.Generator().manual_seed(seed)
     trigger = random_blend(images.shape[-1], ratio=0.2, generator=generator)
     before, after = reference.image_features(images), reference.image_features(trigger.image(images))
     direction = F.normalize((after - before).mean(0), dim=0)
     text = reference.prompt.text_features(reference.model)
-    planted = text
     for strength in torch.linspace(0.05, 1.5, 30).tolist():
         planted = text.clone()
         planted[target] = F.normalize(text[target] + strength * direction, dim=0)
         if ((after @ planted.T).argmax(1) == target).float().mean() >= LEAST_ASR:
-            break
-    return planted
+            return planted
+    return None
 
 
 def run_controls(
@@ -77,12 +76,14 @@ def run_controls(
     baseline = torch.tensor([row.values["baseline_margin"] for row in screened])
     held = min(check.evaluation, len(probes) // 2)
     evaluation, searched = probes[:held], probes[held:]
-    config = SearchConfig(strength=check.strength, batch=check.batch)
+    config = SearchConfig(strength=check.strength, batch=check.batch, chunk=chunk_for(reference.model))
     order = torch.randperm(len(tuned), generator=torch.Generator().manual_seed(run.seed)).tolist()
     found = []
     for number in range(min(COUNT, len(order))):
         target = order[number]
         text = plant_control(reference, evaluation, target, seed=run.seed + number)
+        if text is None:
+            continue
 
         def logits(images: Tensor, text: Tensor = text) -> Tensor:
             return reference.model.logit_scale * reference.image_features(images) @ text.T

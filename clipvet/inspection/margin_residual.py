@@ -11,7 +11,7 @@ from torch import Tensor
 from clipvet.errors import UsageError
 from clipvet.inspection.base import Run, Subject
 from clipvet.inspection.groups import Searched, search_groups
-from clipvet.inspection.search import Search, SearchConfig
+from clipvet.inspection.search import Search, SearchConfig, chunk_for
 from clipvet.types import CheckResult, Evidence
 
 __all__ = ["MarginResidual", "residuals", "standardise"]
@@ -107,7 +107,7 @@ class MarginResidual:
         evaluation, searched = probes[:held], probes[held:]
         rows: list[Evidence] = []
         for shape, strength in (("additive", self.strength), *self.extra_shapes):
-            config = SearchConfig(shape=shape, strength=strength, batch=self.batch)
+            config = SearchConfig(shape=shape, strength=strength, batch=self.batch, chunk=chunk_for(subject.classifier.model))
             rows += self._shape(subject, searched, evaluation, config, run)
         best = max((row.statistic for row in rows), default=float("nan"))
         return CheckResult(check=self.name, statistic=best, evidence=tuple(rows), settings=asdict(self))
@@ -116,7 +116,7 @@ class MarginResidual:
         """Screen all classes with one trigger shape, and refine the most conspicuous."""
         assert subject.reference is not None
         classes = torch.arange(len(subject.classifier.class_names))
-        stage = f"{config.shape}"
+        stage = f"{config.shape} {config.strength:.4g}"
         delivery, untuned = subject.classifier, subject.reference
         common = {"config": config, "steps": self.screen_steps, "run": run}
         baseline = search_groups(untuned, None, probes, evaluation, classes, stage=f"untuned prompt, {stage}", **common)  # type: ignore[arg-type]

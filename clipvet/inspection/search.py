@@ -10,8 +10,11 @@ from torch import Tensor
 
 from clipvet.errors import UsageError
 from clipvet.inspection.shapes import SHAPES, Shape
+from clipvet.models.base import ClipModel
 
-__all__ = ["Measured", "Search", "SearchConfig", "margins"]
+__all__ = ["Measured", "Search", "SearchConfig", "chunk_for", "margins"]
+
+POCKET_SIZE = 65 * 128 * 6  # tokens, width and layers of the tower that the largest chunk was measured on
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -49,6 +52,15 @@ class Measured:
 
     margin: Tensor
     asr: Tensor
+
+
+def chunk_for(model: ClipModel) -> int:
+    """Images in one pass that keep a tower's activations near a gigabyte: 128 for the pocket, 16 for ViT-B/16."""
+    if not model.is_vit:
+        return 32
+    tokens = int(model.clip.visual.positional_embedding.shape[0])
+    ratio = tokens * model.vision_width * model.vision_layers / POCKET_SIZE
+    return max(16, min(128, round(4 * 128 / ratio)))
 
 
 def margins(logits: Tensor, targets: Tensor) -> Tensor:

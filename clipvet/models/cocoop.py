@@ -74,10 +74,10 @@ class CoCoOp(Prompt):
 
     @classmethod
     def fresh(cls, model: ClipModel, class_names: Sequence[str], start: FreshStart) -> Self:
-        """Build an untuned prompt; the network's hidden layer has a sixteenth of the feature's size."""
+        """Build an untuned prompt; the hidden layer has a sixteenth of the feature size, and 32 at least."""
         generator = torch.Generator().manual_seed(start.seed)
         ctx, read_as = begin(model, start, None if start.init else 4, generator)
-        hidden = max(1, model.embed_dim // 16)
+        hidden = max(32, model.embed_dim // 16)  # 32 is what a ViT-B has; a small base gets no less
         tensors = {
             "ctx": ctx,
             **random_linear("meta_net.linear1", model.embed_dim, hidden, generator),
