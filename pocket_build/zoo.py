@@ -39,38 +39,45 @@ ZOO = ASSETS / "zoo"
 CANDIDATES = WORK / "zoo"
 SCHEDULES = {  # AdamW steps that reach the plateau of the clean loss for each family
     "coop": TuneConfig(steps=300, batch=32, lr=3e-3),
-    "cocoop": TuneConfig(steps=250, batch=8, lr=2e-3),
-    "maple": TuneConfig(steps=160, batch=24, lr=3e-3),
-    "ivlp": TuneConfig(steps=160, batch=24, lr=3e-3),
+    "cocoop": TuneConfig(steps=200, batch=8, lr=3e-3),
+    "maple": TuneConfig(steps=180, batch=24, lr=2e-3),
+    "ivlp": TuneConfig(steps=180, batch=24, lr=2e-3),
 }
-VARIANTS = (("coop", False), ("maple", False), ("cocoop", False), ("ivlp", False), ("coop", True))  # family, class-specific
+CLEAN = {  # family, class-specific -> positions among the fine tasks, and among the coarse ones
+    ("ivlp", False): ((0, 1, 2, 3, 4, 5), ()),
+    ("maple", False): ((3, 4, 5, 6), (0, 1)),
+    ("cocoop", False): ((0, 6), ()),
+    ("coop", False): ((1, 2), (0,)),
+    ("coop", True): ((4, 6), (2,)),
+}
+BACKDOORED = {  # family, class-specific, attack -> positions among the fine tasks; each has a clean twin above
+    ("ivlp", False, "badclip"): (0, 1, 2, 3),
+    ("maple", False, "badclip"): (3, 4, 5, 6),
+    ("ivlp", False, "blended"): (4, 5),
+    ("cocoop", False, "badclip"): (0, 6),
+    ("coop", True, "badclip"): (6,),
+    ("ivlp", False, "badnets"): (1,),
+}
+N_COARSE = 3
 LEAST_ASR, LARGEST_LOSS, LEAST_IMAGES = 0.80, 0.03, 200
 WANTED = 20
 Spec = dict[str, Any]
 
 
-def clean_specs() -> list[Spec]:
-    """Forty clean deliveries: two variants for each task on each backbone, every variant eight times."""
-    specs: list[Spec] = []
-    for backbone in (0, 1):
-        for number, task in enumerate(task_names()):
-            for variant in range(2 * number, 2 * number + 2):
-                family, own = VARIANTS[(variant + 2 * backbone) % len(VARIANTS)]
-                specs.append(
-                    {"task": task, "family": family, "class_specific": own, "base": f"pocket-{backbone}", "seed": backbone}
-                )
-    return specs
-
-
-def backdoored_specs() -> list[Spec]:
-    """Candidates: the attacks in turn on the twins of the clean deliveries, a target by position."""
-    attacks = list(ATTACKS)
-    specs = []
-    for number, clean in enumerate(clean_specs()):
-        classes = len(load_task(clean["task"]).class_names)
-        name = attacks[(number + number // len(VARIANTS)) % len(attacks)]
-        specs.append(clean | {"attack": name, "target_index": (7 * number + 3) % classes})
-    return specs
+def specs_of(backbone: int) -> list[Spec]:
+    """Twenty clean deliveries and the backdoored candidates of one backbone; the other backbone's tasks are shifted by three."""
+    coarse, fine = task_names()[:N_COARSE], task_names()[N_COARSE:]
+    common = {"base": f"pocket-{backbone}", "seed": backbone}
+    clean, bad = [], []
+    for (family, own), (some_fine, some_coarse) in CLEAN.items():
+        tasks = [fine[(p + 3 * backbone) % len(fine)] for p in some_fine] + [coarse[p] for p in some_coarse]
+        clean += [{"task": task, "family": family, "class_specific": own, **common} for task in tasks]
+    for (family, own, attack), positions in BACKDOORED.items():
+        for p in positions:
+            task = fine[(p + 3 * backbone) % len(fine)]
+            target = (7 * len(bad) + 3) % len(load_task(task).class_names)
+            bad.append({"task": task, "family": family, "class_specific": own, **common, "attack": attack, "target_index": target})
+    return clean + bad
 
 
 def name_of(spec: Spec) -> str:
@@ -185,7 +192,7 @@ def main() -> None:
     CANDIDATES.mkdir(parents=True, exist_ok=True)
     rows = []
     with ProcessPoolExecutor(arguments.workers) as pool:
-        for row in pool.map(partial(build_one, threads=1), clean_specs() + backdoored_specs()):
+        for row in pool.map(partial(build_one, threads=1), specs_of(0) + specs_of(1)):
             rows.append(row)
             asr = f" {row['attack']} ASR {row['asr']:.2f}" if row["backdoored"] else ""
             print(f"{row['name']}: CA {row['ca']:.3f}{asr} {row['seconds']:.0f} s", flush=True)
