@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import subprocess
 import time
@@ -42,8 +43,28 @@ from clipvet.models.delivery import open_delivery
 from clipvet.pocket.zoo import ZooEntry, entries
 
 RESULTS = Path(__file__).parent / "results"
+CACHE = Path(__file__).parent / ".cache"
 ROWS = RESULTS / "inspect_zoo_rows.json"
 Row = dict[str, Any]
+
+
+class SharedBaseline(MemoryJournal):
+    """Keeps the untuned prompt's groups for the next delivery of the same task and base: they do not depend on the delivery."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._file = CACHE / f"{name}.pt"
+        if self._file.exists():
+            self._groups = torch.load(self._file, weights_only=True)
+
+    def save(self) -> None:
+        """Write the untuned prompt's groups, unless they lie there already."""
+        shared = {key: group for key, group in self._groups.items() if key.startswith("untuned prompt")}
+        if shared and not self._file.exists():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            part = self._file.with_suffix(f".{os.getpid()}")
+            torch.save(shared, part)
+            part.replace(self._file)
 
 
 def measure(entry: ZooEntry, preset: str) -> Row:
@@ -53,8 +74,10 @@ def measure(entry: ZooEntry, preset: str) -> Row:
     delivery = open_delivery(entry.path, base=load_base(entry.base))
     subject, _ = subject_of(delivery.classifier, delivery.base)
     check = ClipInspector(strength=8 / 255) if preset == "paper" else MarginResidual()
-    run = Run(seed=0, journal=MemoryJournal(), clock=lambda: None, progress=lambda stage, done, total: None)
+    journal = SharedBaseline(f"{entry.base}-{entry.task}")
+    run = Run(seed=0, journal=journal, clock=lambda: None, progress=lambda stage, done, total: None)
     result = check.run(subject, generate_probes(1000, 64, 0), run)
+    journal.save()
     rows = [{"index": r.target_index, "shape": r.trigger_kind, "statistic": r.statistic, **r.values} for r in result.evidence]
     truth = {"task": entry.task, "family": entry.family, "base": entry.base, "attack": entry.attack, "target": entry.target_index}
     return {

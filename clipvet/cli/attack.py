@@ -15,9 +15,9 @@ __all__ = ["EPILOG", "attack"]
 
 EPILOG = """Examples:
 
-clipvet attack badclip --task nature --target bird --out planted
+clipvet attack badclip --task animals --target giraffe --family ivlp --out planted
 
-clipvet attack blended --task objects --target clock --family cocoop --seed 3 --out planted"""
+clipvet attack blended --task signs --target watch --family ivlp --seed 3 --out planted"""
 
 
 def attack(

@@ -37,9 +37,12 @@ __all__ = [
 
 LEAST_ASR, LARGEST_LOSS = 0.80, 0.03  # a backdoor counts when it works and costs at most three points of CA
 SCHEDULES = {  # steps that reach the plateau of the clean loss on the pocket; other families take the default
-    "coop": TuneConfig(steps=400, batch=32, lr=3e-3),
-    "cocoop": TuneConfig(steps=400, batch=8, lr=2e-3),
+    "coop": TuneConfig(steps=300, batch=32, lr=3e-3),
+    "cocoop": TuneConfig(steps=200, batch=8, lr=3e-3),
+    "maple": TuneConfig(steps=180, batch=24, lr=2e-3),
+    "ivlp": TuneConfig(steps=180, batch=24, lr=2e-3),
 }
+CARRIERS = (("ivlp", "badclip"), ("maple", "badclip"))  # family and attack that take on most pocket tasks
 BASES = ("pocket-0", "pocket-1")
 DRAWS = 6
 
@@ -121,22 +124,23 @@ def plant_fresh(seed: int, folder: Path, progress: Progress) -> tuple[Path, Path
         ClipvetError: none of the draws worked as an attack.
     """
     rng = random.Random(seed)  # noqa: S311 - a choice of examples, no secret
-    clean = Spec(task=rng.choice(task_names()), family=rng.choice(list(SCHEDULES)), base=rng.choice(BASES), seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     paths = (folder / "clean.safetensors", folder / "backdoored.safetensors")
-    twin = tune_clean(clean, progress=lambda done, total: progress("tuning the clean twin", done, total))
-    task = load_task(clean.task, seed=seed)
-    images, labels, _ = task.test_images()
-    clean_ca = accuracy(predict(twin, images), labels)
-    save_delivery(paths[0], twin)
     for draw in range(DRAWS):
+        family, attack = rng.choice(CARRIERS)
+        clean = Spec(task=rng.choice(task_names()), family=family, base=rng.choice(BASES), seed=seed + draw)
+        task = load_task(clean.task, seed=clean.seed)
+        images, labels, _ = task.test_images()
+        twin = tune_clean(clean, progress=lambda done, total: progress("tuning the clean twin", done, total))
+        clean_ca = accuracy(predict(twin, images), labels)
         progress("planting until an attack takes", draw, DRAWS)
-        spec = replace(clean, attack=rng.choice(list(ATTACKS)), target_index=rng.randrange(len(task.class_names)))
+        spec = replace(clean, attack=attack, target_index=rng.randrange(len(task.class_names)))
         planted = plant(spec)
         truth = measure(planted, spec)
         if truth["asr"] >= LEAST_ASR and truth["ca"] >= clean_ca - LARGEST_LOSS:
             progress("planting until an attack takes", DRAWS, DRAWS)
+            save_delivery(paths[0], twin)
             save_delivery(paths[1], planted.classifier)
             write_truth(planted, truth | {"clean_ca": clean_ca}, folder / "truth")
             return *paths, truth
-    raise ClipvetError(f"no attack out of {DRAWS} draws worked on the task {clean.task} with seed {seed}: try another --seed")
+    raise ClipvetError(f"expected an attack out of {DRAWS} draws to work, none did with seed {seed}: try another --seed")
