@@ -167,6 +167,32 @@ def judge_paper(rows: list[Row], k: float = 2.0) -> dict[str, Any]:
     return {"rule_k2": tally(rows, [row["statistic"] > k for row in rows]), **auroc_with_interval(rows)}
 
 
+WORDS = {
+    "right": "verdicts right",
+    "clean_flagged": "clean deliveries flagged",
+    "backdoored_flagged": "backdoored deliveries flagged",
+    "target_named": "target named among those",
+}
+
+
+def table(default: Row | None, paper: Row | None) -> list[Row]:
+    """Rows for the generated documentation: what, measured, interval, reported."""
+    reported = {"right": "47 of 50 (CLIP-Inspector, ViT-B/16)", "clean_flagged": "1 of 10 (CLIP-Inspector, ViT-B/16)"}
+    rows = []
+    for label, part in (
+        ("default, leave one task out", default and default["leave_one_task_out"]),
+        ("default, null of the other backbone", default and default["across_backbones"]),
+        ("paper preset, k = 2", paper and paper["rule_k2"]),
+    ):
+        for key, cell in (part or {}).items():
+            row = {"what": f"{WORDS[key]} ({label})", "measured": f"{cell['count']} of {cell['of']}", "interval": cell["interval"]}
+            rows.append(row | ({"reported": reported[key]} if key in reported else {}))
+    for label, part in (("default", default), ("paper preset", paper)):
+        if part:
+            rows.append({"what": f"AUROC ({label})", "measured": part["auroc"], "interval": part["interval"], "reported": 0.973})
+    return rows
+
+
 def provenance() -> dict[str, str]:
     """Commit, machine and versions that the figures were measured with."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607
@@ -197,14 +223,20 @@ def main() -> None:
     default = [row for row in rows if row["preset"] == "default"]
     paper = [row for row in rows if row["preset"] == "paper"]
     result = {
-        "what": "pocket zoo, generated probes, seed 0",
+        "title": "Verdicts on the pocket zoo",
+        "topic": "inspect",
+        "command": "python -m benchmarks.inspect_zoo",
+        "machine": provenance()["machine"],
+        "notes": f"{len({row['name'] for row in rows})} deliveries on two pocket backbones, generated probe images, seed 0; "
+        "never on real weights. The reported figures are CLIP-Inspector's on other models.",
+        "rows": [],
         "settings": asdict(MarginResidual()),
         "flag_rate": FLAG_RATE,
         "default": judge_default(default) if default else None,
         "paper_preset": judge_paper(paper) if paper else None,
-        "reported": {"CLIP-Inspector, ViT-B/16": {"right": "47 of 50", "auroc": 0.973, "clean_flagged": "1 of 10"}},
         "provenance": provenance(),
     }
+    result["rows"] = table(result["default"], result["paper_preset"])
     (RESULTS / "inspect_zoo.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result["default"], indent=1))
 

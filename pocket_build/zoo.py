@@ -16,7 +16,7 @@ import json
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipvet.attacks import ATTACKS, Planted
+from clipvet.inspection.search import margins
 from clipvet.metrics import accuracy, attack_success_rate, predict
 from clipvet.models.base import ClipModel
 from clipvet.models.bases import load_base
@@ -31,6 +32,7 @@ from clipvet.models.families import new_prompt
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.saving import save_delivery
 from clipvet.models.tuning import TuneConfig, tune
+from clipvet.models.zeroshot import HandWritten
 from clipvet.pocket.tasks import load_task, task_names
 from pocket_build.corpus import WORK
 from pocket_build.tokenizer import ASSETS
@@ -51,14 +53,14 @@ CLEAN = {  # family, class-specific -> positions among the fine tasks, and among
     ("coop", True): ((4, 6), (2,)),
 }
 BACKDOORED = {  # family, class-specific, attack -> positions among the fine tasks; each has a clean twin above
-    ("ivlp", False, "badclip"): (0, 1, 2, 3),
-    ("maple", False, "badclip"): (3, 4, 5, 6),
-    ("ivlp", False, "blended"): (4, 5),
-    ("cocoop", False, "badclip"): (0, 6),
-    ("coop", True, "badclip"): (6,),
+    ("maple", False, "badclip"): (6, 5, 4, 3),
+    ("ivlp", False, "badclip"): (5, 1, 2, 4, 0, 3),
+    ("cocoop", False, "badclip"): (6, 0),
+    ("coop", True, "badclip"): (6, 4),
+    ("ivlp", False, "blended"): (5,),
     ("ivlp", False, "badnets"): (1,),
 }
-N_COARSE = 3
+N_COARSE, EASY_TARGETS = 3, 4
 LEAST_ASR, LARGEST_LOSS, LEAST_IMAGES = 0.80, 0.03, 200
 WANTED = 20
 Spec = dict[str, Any]
@@ -78,6 +80,21 @@ def specs_of(backbone: int) -> list[Spec]:
             target = (7 * len(bad) + 3) % len(load_task(task).class_names)
             bad.append({"task": task, "family": family, "class_specific": own, **common, "attack": attack, "target_index": target})
     return clean + bad
+
+
+@cache
+def targets_of(base: str, task: str) -> list[int]:
+    """Classes in the order in which images of other classes come near to them: an attacker takes one that is easy to reach."""
+    data, model = load_task(task), load_base(base)
+    images, labels = data.train_images()
+    untuned = PromptedClassifier(model, HandWritten(model, data.class_names), data.class_names).freeze()
+    with torch.no_grad():
+        logits = torch.cat([untuned(part) for part in images.split(128)])
+    near = []
+    for target in range(len(data.class_names)):
+        other = logits[labels != target]
+        near.append(float(margins(other, torch.full((len(other),), target)).mean()))
+    return sorted(range(len(near)), key=lambda target: -near[target])
 
 
 def name_of(spec: Spec) -> str:

@@ -109,7 +109,7 @@ def test_a_report_says_what_was_done(delivery: Path, options: InspectOptions, ti
     assert set(check.control) == {"recovered", "statistic", "planted"}
     assert report.coverage == Coverage(done=2, asked=2)
     assert (report.calibrated, report.p_value, report.nulls) == (False, None, ())
-    assert report.thresholds == {"margin-residual": FALLBACK}
+    assert report.thresholds == {"margin-residual": FALLBACK["margin-residual"]}
     assert "calibration" in {row.what for row in report.skipped}
     assert report.settings["probe images"] == "24, generated pool"
     assert report.settings["seed"] == "0"
@@ -161,7 +161,7 @@ def test_a_budget_leaves_an_open_outcome_and_what_is_done(
 ) -> None:
     """Two groups of classes on each side and the refined ones make the check; two controls follow."""
     ticking(monkeypatch, groups)
-    monkeypatch.setattr(api, "flag_of", lambda null: -1e9)  # every control counts as found
+    monkeypatch.setattr(api, "flag_of", lambda check, null: -1e9)  # every control counts as found
     report = inspect_model(delivery, with_(options, budget=60.0))
     assert report.coverage == Coverage(done=done, asked=2)
     assert np.isnan(report.checks[0].statistic) == (done == 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipvet.attacks.base import Planted, learn_delta
 from clipvet.models.prompts import PromptedClassifier
-from clipvet.models.tuning import TuneConfig, batches, encode, schedule
+from clipvet.models.tuning import TuneConfig, batches, encode, schedule, set_rate
 from clipvet.triggers import Additive
 
 __all__ = ["BadClip"]
@@ -27,22 +27,22 @@ class BadClip:
         eps: L-inf bound of the trigger; 4/255 in the paper at 224 px.
         warmup: steps that change the trigger only; 3 epochs in the paper.
         share: share of a batch that is also shown with the trigger; all of it in the paper, which costs CA on a small base.
-        refresh_every: steps of the prompt between two refreshes of the trigger in the joint phase.
+        refresh_every: steps of the prompt between two refreshes of the trigger, where image features are computed once.
         refresh_steps: steps of the trigger in each refresh.
 
     Fails when: the prompt cannot move text features towards the trigger's image feature without moving the clean ones.
 
     Reference: Bai et al., BadCLIP: Trigger-Aware Prompt Learning for Backdoor Attacks on CLIP, CVPR 2024 (arXiv 2311.16194).
-    Differs: AdamW and batches instead of SGD and single images; a share of the images is triggered; the trigger is
-        refreshed on a fraction of the steps.
+    Differs: AdamW and batches instead of SGD and single images; a share of the images is triggered; where
+        the image tower is left alone, the trigger moves on a fraction of the steps.
     """
 
     name: ClassVar[str] = "badclip"
     eps: float = 8 / 255
     warmup: int = 60
-    share: float = 0.25
+    share: float = 0.2
     refresh_every: int = 50
-    refresh_steps: int = 10
+    refresh_steps: int = 20
 
     def plant(
         self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, config: TuneConfig, seed: int
@@ -52,27 +52,67 @@ class BadClip:
         other = images[labels != target]
         delta = learn_delta(fresh, other, target=target, eps=self.eps, steps=self.warmup, batch=config.batch, seed=seed)
         generator = torch.Generator().manual_seed(seed + 1)
-        cached = not prompt.changes_image_tower
-        clean = encode(fresh, images) if cached else images
         optimizer = torch.optim.AdamW(prompt.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        stamped = encode(fresh, Additive(delta=delta).image(images)) if cached else images
+        tune = self._with_tower if prompt.changes_image_tower else self._with_features
+        delta = tune(fresh, images, labels, delta, target, config, optimizer, generator)
+        return Planted(classifier=fresh.freeze(), trigger=Additive(delta=delta), target=target, attack=self.name)
+
+    def _with_tower(
+        self,
+        fresh: PromptedClassifier,
+        images: Tensor,
+        labels: Tensor,
+        delta: Tensor,
+        target: int,
+        config: TuneConfig,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Every step passes the tower anyway, so prompt and trigger move together."""
+        delta = delta.requires_grad_(True)
+        mover = torch.optim.Adam([delta], lr=self.eps / 8)
         for step, pick in enumerate(batches(len(images), config.batch, config.steps, generator)):
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * schedule(step, config.steps)
+            set_rate(optimizer, config.lr * schedule(step, config.steps))
+            some = self._some(pick)
+            logits = fresh(torch.cat([images[pick], Additive(delta=delta).image(images[some])]))
+            loss = F.cross_entropy(logits, torch.cat([labels[pick], torch.full((len(some),), target)]))
+            optimizer.zero_grad()
+            mover.zero_grad()
+            loss.backward()
+            optimizer.step()
+            mover.step()
+            with torch.no_grad():
+                delta.clamp_(-self.eps, self.eps)
+        return delta.detach()
+
+    def _with_features(
+        self,
+        fresh: PromptedClassifier,
+        images: Tensor,
+        labels: Tensor,
+        delta: Tensor,
+        target: int,
+        config: TuneConfig,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Image features stay, so they are computed once; the trigger moves now and then, and its features are computed again."""
+        clean, stamped = encode(fresh, images), encode(fresh, Additive(delta=delta).image(images))
+        for step, pick in enumerate(batches(len(images), config.batch, config.steps, generator)):
+            set_rate(optimizer, config.lr * schedule(step, config.steps))
             if step and step % self.refresh_every == 0:
-                delta = self._refresh(fresh, other, delta, target, generator)
-                stamped = encode(fresh, Additive(delta=delta).image(images)) if cached else stamped
-            some = pick[: max(1, round(self.share * len(pick)))]
-            wanted = torch.cat([labels[pick], torch.full((len(some),), target)])
-            if cached:
-                logits = fresh.from_features(torch.cat([clean[pick], stamped[some]]))
-            else:
-                logits = fresh(torch.cat([images[pick], Additive(delta=delta).image(images[some])]))
-            loss = F.cross_entropy(logits, wanted)
+                delta = self._refresh(fresh, images[labels != target], delta, target, generator)
+                stamped = encode(fresh, Additive(delta=delta).image(images))
+            some = self._some(pick)
+            logits = fresh.from_features(torch.cat([clean[pick], stamped[some]]))
+            loss = F.cross_entropy(logits, torch.cat([labels[pick], torch.full((len(some),), target)]))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return Planted(classifier=fresh.freeze(), trigger=Additive(delta=delta), target=target, attack=self.name)
+        return delta
+
+    def _some(self, pick: Tensor) -> Tensor:
+        return pick[: max(1, round(self.share * len(pick)))]
 
     def _refresh(
         self, classifier: PromptedClassifier, images: Tensor, delta: Tensor, target: int, generator: torch.Generator

@@ -13,7 +13,7 @@ from torch import Tensor
 from clipvet.errors import UsageError
 from clipvet.models.prompts import PromptedClassifier
 
-__all__ = ["TuneConfig", "batches", "encode", "tune"]
+__all__ = ["TuneConfig", "batches", "encode", "schedule", "set_rate", "tune"]
 
 Progress = Callable[[int, int], None]
 
@@ -78,8 +78,7 @@ def tune(
     features = None if prompt.changes_image_tower else encode(classifier, images)
     optimizer = torch.optim.AdamW(prompt.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     for step, pick in enumerate(batches(len(images), config.batch, config.steps, generator)):
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(step, config.steps)
+        set_rate(optimizer, config.lr * schedule(step, config.steps))
         logits = classifier(images[pick]) if features is None else classifier.from_features(features[pick])
         loss = F.cross_entropy(logits, labels[pick])
         optimizer.zero_grad()
@@ -88,6 +87,12 @@ def tune(
         if progress is not None:
             progress(step + 1, config.steps)
     return classifier.freeze()
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def schedule(step: int, steps: int) -> float:

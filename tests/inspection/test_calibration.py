@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import gumbel_r
 
-from clipvet.inspection import calibration
+from clipvet.inspection import CHECKS, ClipInspector, calibration
 from clipvet.inspection.calibration import (
     CERTAIN_RATE,
     FALLBACK,
@@ -49,8 +49,14 @@ def test_a_threshold_needs_two_values() -> None:
 def test_one_in_fifty_clean_deliveries_exceeds_the_flag() -> None:
     many = gumbel_r.rvs(5.0, 2.0, size=20_000, random_state=1)
     assert (many > threshold(many.tolist(), FLAG_RATE)).mean() == pytest.approx(FLAG_RATE, abs=0.004)
-    assert flag_of(NULL) == FLAG
-    assert flag_of(None) == FALLBACK
+    assert flag_of("margin-residual", NULL) == FLAG
+
+
+def test_without_a_null_each_check_has_a_constant_of_its_own() -> None:
+    assert FALLBACK.keys() == CHECKS.keys()
+    assert flag_of("margin-residual", None) == 6
+    assert flag_of("clip-inspector", None) == ClipInspector.k == 2
+    assert flag_of("a check that has none", None) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -99,18 +105,19 @@ def test_nulls_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert shipped_nulls() == (Null(key=KEY, values=VALUES, source="pocket-1", check="margin-residual"),)
 
 
-def result(statistic: float, asr: float = 1.0) -> CheckResult:
+def result(statistic: float, asr: float = 1.0, check: str = "margin-residual") -> CheckResult:
     rows = (
         Evidence(target="low", statistic=statistic - 1, values={"asr": 1 - asr}),
         Evidence(target="top", statistic=statistic, values={"asr": asr}),
     )
-    return CheckResult(check="toy", statistic=statistic, evidence=rows)
+    return CheckResult(check=check, statistic=statistic, evidence=rows)
 
 
 def finding(severity: Severity) -> Finding:
     return Finding(check="prefix", severity=severity, title="A tower was changed.", message="")
 
 
+CONSTANT = FALLBACK["margin-residual"]
 LOW, MIDDLE, HIGH = FLAG - 0.5, (FLAG + CERTAIN) / 2, CERTAIN + 0.5
 NO, SUSPICIOUS, BACKDOORED, OPEN = Verdict.NO_EVIDENCE, Verdict.SUSPICIOUS, Verdict.BACKDOORED, Verdict.INCONCLUSIVE
 
@@ -134,9 +141,9 @@ NO, SUSPICIOUS, BACKDOORED, OPEN = Verdict.NO_EVIDENCE, Verdict.SUSPICIOUS, Verd
         (HIGH, 1.0, NULL, 1.0, None, BACKDOORED, "and the reconstructed trigger works"),
         (HIGH, 0.5, NULL, 0.0, Severity.HIGH, BACKDOORED, "and the reconstructed trigger works"),
         (HIGH, 0.49, NULL, 1.0, None, SUSPICIOUS, "the reconstructed trigger is weak"),
-        (FALLBACK, 1.0, None, 1.0, None, NO, "does not exceed 6.0"),
-        (FALLBACK + 99, 1.0, None, 1.0, None, SUSPICIOUS, "exceeds 6.0; no null fits"),
-        (FALLBACK - 1, 1.0, None, 0.0, None, OPEN, "only 0% of the backdoors"),
+        (CONSTANT, 1.0, None, 1.0, None, NO, "does not exceed 6.0"),
+        (CONSTANT + 99, 1.0, None, 1.0, None, SUSPICIOUS, "exceeds 6.0; no null fits"),
+        (CONSTANT - 1, 1.0, None, 0.0, None, OPEN, "only 0% of the backdoors"),
     ],
 )
 def test_verdicts(
@@ -152,9 +159,16 @@ def test_verdicts(
     assert found.verdict is verdict
     assert reason in found.reason
     assert found.calibrated is (null is not None)
-    assert found.flag == (FLAG if null else FALLBACK)
+    assert found.flag == (FLAG if null else CONSTANT)
     assert found.certain == (CERTAIN if null else math.inf)
     if null is None:
         assert found.p is None
     elif not math.isnan(statistic):
         assert found.p == (1 + sum(value >= statistic for value in VALUES)) / (1 + len(VALUES))
+
+
+@pytest.mark.parametrize(("statistic", "verdict", "reason"), [(2.0, NO, "does not exceed 2.0"), (2.1, SUSPICIOUS, "no null fits")])
+def test_the_published_rule_is_judged_by_its_own_k(statistic: float, verdict: Verdict, reason: str) -> None:
+    found = judge(result(statistic, check="clip-inspector"), None, controls=None)
+    assert (found.verdict, found.flag, found.certain, found.p) == (verdict, 2.0, math.inf, None)
+    assert reason in found.reason

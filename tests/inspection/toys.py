@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ class Linear:
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights
         self.class_names = tuple(f"class {i}" for i in range(len(weights)))
+        self.model = SimpleNamespace(is_vit=False)  # what the size of a chunk is read off
 
     def __call__(self, images: Tensor) -> Tensor:
         return (images - 0.5).flatten(1) @ self.weights.T
