@@ -77,7 +77,7 @@ def delivery(tmp_path: Path, tiny_clip: ClipModel) -> Path:
 
 @pytest.fixture
 def options(base: str) -> InspectOptions:
-    return InspectOptions(base=base, probe_count=24)
+    return InspectOptions(base=base, probe_count=24, seed=1)  # a seed whose two controls can be planted on the random base
 
 
 def with_(options: InspectOptions, **changed: Any) -> InspectOptions:
@@ -112,7 +112,7 @@ def test_a_report_says_what_was_done(delivery: Path, options: InspectOptions, ti
     assert report.thresholds == {"margin-residual": FALLBACK["margin-residual"]}
     assert "calibration" in {row.what for row in report.skipped}
     assert report.settings["probe images"] == "24, generated pool"
-    assert report.settings["seed"] == "0"
+    assert report.settings["seed"] == "1"
     assert report.environment["torch"].startswith(torch.__version__.split("+")[0])
     assert report.verdict in (Verdict.NO_EVIDENCE, Verdict.INCONCLUSIVE, Verdict.SUSPICIOUS)
     assert "Uncalibrated" in report.summary
@@ -125,8 +125,8 @@ def test_the_base_that_is_loaded_is_the_one_that_was_saved(delivery: Path, optio
     prompt = new_prompt("coop", tiny_clip, NAMES, seed=2)
     classifier = PromptedClassifier(tiny_clip, prompt, NAMES).freeze()
     subject, _ = api.subject_of(classifier, tiny_clip)
-    run = api.Run(seed=0, journal=api.MemoryJournal(), clock=lambda: None, progress=lambda stage, done, total: None)
-    expected = Quick(strength=4 / 255).run(subject, api.generate_probes(24, 32, 0), run)
+    run = api.Run(seed=1, journal=api.MemoryJournal(), clock=lambda: None, progress=lambda stage, done, total: None)
+    expected = Quick(strength=4 / 255).run(subject, api.generate_probes(24, 32, 1), run)
     report = inspect_model(delivery, options)
     assert report.checks[0].statistic == pytest.approx(expected.statistic, rel=1e-2)
     margins = [row.values["margin"] for row in report.checks[0].evidence]
@@ -207,7 +207,7 @@ def test_a_killed_run_resumes_to_the_same_report(
     assert len(seen) == 7
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"probe_count": 25}, {"position": "front"}, {"preset": "paper"}])
+@pytest.mark.parametrize("changed", [{"seed": 2}, {"probe_count": 25}, {"position": "front"}, {"preset": "paper"}])
 def test_the_state_of_another_run_is_refused(
     delivery: Path, options: InspectOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
 ) -> None:
@@ -296,7 +296,7 @@ def test_other_pictures_or_another_seed_are_another_run(
     inspect_model(delivery, asked)
     inspect_model(delivery, with_(asked, resume=True))
     with pytest.raises(UsageError, match="found that of another delivery or other settings"):
-        inspect_model(delivery, with_(asked, resume=True, seed=1))
+        inspect_model(delivery, with_(asked, resume=True, seed=2))
     Image.new("RGB", (40, 40), "red").save(pictures / "00.png")
     with pytest.raises(UsageError, match="found that of another delivery or other settings"):
         inspect_model(delivery, with_(asked, resume=True))

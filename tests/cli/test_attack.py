@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from clipvet.attacks import ATTACKS, Planted
+from clipvet.attacks import BadClip, Planted
 from clipvet.cli import main, planting
 from clipvet.errors import ClipvetError
 from clipvet.models.base import ClipModel
@@ -38,9 +39,9 @@ class SmallTask:
 def small(monkeypatch: pytest.MonkeyPatch, tiny_clip: ClipModel) -> ClipModel:
     for module in (tasks, planting):
         monkeypatch.setattr(module, "load_task", lambda name, seed=0: SmallTask())
-    monkeypatch.setattr(planting, "task_names", lambda: ("t",))
+    monkeypatch.setattr(planting, "task_names", lambda: ("t", "u"))
     monkeypatch.setattr(planting, "load_base", lambda name: tiny_clip)
-    monkeypatch.setattr(planting, "SCHEDULES", {"coop": TuneConfig(steps=5, batch=6)})
+    monkeypatch.setattr(planting, "SCHEDULES", dict.fromkeys(("coop", "ivlp", "maple"), TuneConfig(steps=5, batch=6)))
     return tiny_clip
 
 
@@ -48,8 +49,12 @@ def opened(path: Path, model: ClipModel) -> PromptedClassifier:
     return open_delivery(path, base=model).classifier
 
 
+def truth_of(folder: Path) -> Any:
+    return json.loads((folder / "truth.json").read_text())
+
+
 def planted_trigger(folder: Path) -> Patch:
-    truth = json.loads((folder / "truth.json").read_text())
+    truth = truth_of(folder)
     assert truth["trigger"]["kind"] == "patch"
     pattern = load_file(folder / "trigger.safetensors")["pattern"]
     return Patch(pattern=pattern, top=truth["trigger"]["top"], left=truth["trigger"]["left"])
@@ -58,7 +63,7 @@ def planted_trigger(folder: Path) -> Patch:
 def test_delivery_and_truth_agree(small: ClipModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attack", "badnets", "--task", "t", "--target", "dog", "--out", str(tmp_path), "--seed", "2"]) == 0
     assert "CA " in capsys.readouterr().out
-    truth = json.loads((tmp_path / "truth" / "truth.json").read_text())
+    truth = truth_of(tmp_path / "truth")
     assert (truth["attack"], truth["target"], truth["target_index"], truth["family"]) == ("badnets", "dog", 1, "coop")
     classifier, trigger = opened(tmp_path, small), planted_trigger(tmp_path / "truth")
     assert classifier.class_names == SmallTask.class_names
@@ -81,14 +86,21 @@ def test_a_fresh_backdoor_is_drawn_until_one_works(small: ClipModel, monkeypatch
         return real(planted, spec) | works
 
     monkeypatch.setattr(planting, "measure", measure)
-    monkeypatch.setattr(planting, "ATTACKS", {"badnets": ATTACKS["badnets"]})
     clean, backdoored, truth = planting.plant_fresh(4, tmp_path, lambda stage, done, total: None)
     assert len(drawn) == 3
     assert truth["asr"] == 0.9
-    assert {spec.task for spec in drawn} == {"t"}
+    assert len({(spec.task, spec.family, spec.base, spec.seed) for spec in drawn}) == 3
+    for spec in drawn:
+        assert spec.task in ("t", "u")
+        assert (spec.family, spec.attack) in (("ivlp", "badclip"), ("maple", "badclip"))
+        assert spec.base in ("pocket-0", "pocket-1")
+    last = drawn[-1]
+    assert (truth["task"], truth["family"], truth["base"], truth["seed"]) == (last.task, last.family, last.base, last.seed)
     assert opened(clean, small).class_names == opened(backdoored, small).class_names == SmallTask.class_names
     assert clean.read_bytes() != backdoored.read_bytes()
-    assert planted_trigger(tmp_path / "truth").name == "patch"
+    delta = load_file(tmp_path / "truth" / "trigger.safetensors")["delta"]
+    assert truth_of(tmp_path / "truth")["trigger"]["kind"] == "additive"
+    assert 0 < float(delta.abs().max()) <= BadClip.eps + 1e-7
     drawn.clear()
     assert planting.plant_fresh(4, tmp_path, lambda stage, done, total: None)[2]["target"] == truth["target"]
 
@@ -96,8 +108,7 @@ def test_a_fresh_backdoor_is_drawn_until_one_works(small: ClipModel, monkeypatch
 def test_no_working_attack_is_one_sentence(small: ClipModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     real = planting.measure
     monkeypatch.setattr(planting, "measure", lambda planted, spec: real(planted, spec) | {"asr": 0.79})
-    monkeypatch.setattr(planting, "ATTACKS", {"badnets": ATTACKS["badnets"]})
-    with pytest.raises(ClipvetError, match="no attack out of 6 draws worked on the task t with seed 4"):
+    with pytest.raises(ClipvetError, match="expected an attack out of 6 draws to work, none did with seed 4: try another --seed"):
         planting.plant_fresh(4, tmp_path, lambda stage, done, total: None)
 
 

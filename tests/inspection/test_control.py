@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
 from torch import Tensor
 
 from clipvet.data.generated import generate_probes
-from clipvet.inspection import MarginResidual, Subject
+from clipvet.inspection import MarginResidual, Subject, control
 from clipvet.inspection.control import plant_control, run_controls
 from clipvet.inspection.margin_residual import residuals, standardise
 from clipvet.inspection.subject import TEMPLATES
@@ -33,6 +34,7 @@ def reference(tiny_clip: ClipModel) -> PromptedClassifier:
 @pytest.mark.parametrize("target", [0, 7])
 def test_a_control_reaches_its_stamped_images_and_changes_one_row(reference: PromptedClassifier, target: int) -> None:
     text = plant_control(reference, PROBES, target, seed=5)
+    assert text is not None
     before = reference.prompt.text_features(reference.model)
     others = [c for c in range(len(NAMES)) if c != target]
     assert torch.equal(text[others], before[others])
@@ -47,9 +49,27 @@ def test_a_control_reaches_its_stamped_images_and_changes_one_row(reference: Pro
 
 
 def test_the_seed_decides_the_pattern(reference: PromptedClassifier) -> None:
-    first, again, other = (plant_control(reference, PROBES, 2, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (plant_control(reference, PROBES, 5, seed=seed) for seed in (1, 1, 2))
+    assert first is not None
+    assert again is not None
+    assert other is not None
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+class Unseen:
+    """A trigger that changes nothing, so that no class can listen to it."""
+
+    def image(self, images: Tensor) -> Tensor:
+        return images
+
+
+def test_what_the_tower_does_not_see_cannot_be_planted(reference: PromptedClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.no_grad():
+        untouched = (reference(PROBES).argmax(1) == 0).float().mean()
+    assert untouched < 0.9
+    monkeypatch.setattr(control, "random_blend", lambda size, ratio, generator: Unseen())
+    assert plant_control(reference, PROBES, 0, seed=5) is None
 
 
 def screened(margins: Tensor, baseline: Tensor) -> CheckResult:
@@ -78,7 +98,7 @@ def test_controls_are_found_by_their_statistic_among_the_delivery_s_margins(refe
 
 def test_a_control_s_statistic_is_that_of_its_margin(reference: PromptedClassifier) -> None:
     """The recorded margin takes the place of the target's, and the rest is the check's own arithmetic."""
-    run = quiet_run(seed=4)
+    run = quiet_run(seed=2)
     margins, baseline = torch.linspace(-1000, -999, 10), torch.linspace(-3, 3, 10)
     found = run_controls(
         CHECK, Subject(classifier=reference, reference=reference), screened(margins, baseline), PROBES, run, flag=0
@@ -92,6 +112,14 @@ def test_a_control_s_statistic_is_that_of_its_margin(reference: PromptedClassifi
         replaced[target] = group["margin"][0]
         values.append(float(standardise(residuals(replaced, baseline), CHECK.floor)[target]))
     assert found["statistic"] == pytest.approx(min(values))
+
+
+def test_controls_that_cannot_be_planted_are_none_recovered(reference: PromptedClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "plant_control", lambda reference, images, target, seed: None)
+    both = Subject(classifier=reference, reference=reference)
+    found = run_controls(CHECK, both, screened(torch.zeros(10), torch.zeros(10)), PROBES, quiet_run(), flag=-1e9)
+    assert (found["recovered"], found["planted"]) == (0.0, 0.0)
+    assert math.isnan(found["statistic"])
 
 
 def test_progress_names_every_control(reference: PromptedClassifier) -> None:

@@ -217,8 +217,8 @@ def gone(_):
         ("coop", {"ctx": lambda t: t.repeat(8, 1)}, UsageError, "expected fewer than 30 context vectors, got 32"),
         ("coop", {"token_suffix": lambda t: t[:, :5]}, UsageError, r"'token_suffix' of shape \(any, 27, 64\), found \(3, 5, 64\)"),
         ("coop", {"meta_net__linear2__weight": lambda _: torch.zeros(2, 2)}, UnknownLayoutError, "also meta_net.linear2.weight"),
-        ("cocoop", {"meta_net__linear1__weight": lambda t: t.T}, UsageError, r"shape \(any, 64\), found \(64, 4\)"),
-        ("cocoop", {"meta_net__linear2__weight": lambda t: t[:, :2]}, UsageError, "take the 4 values of linear1, found 2"),
+        ("cocoop", {"meta_net__linear1__weight": lambda t: t.T}, UsageError, r"shape \(any, 64\), found \(64, 32\)"),
+        ("cocoop", {"meta_net__linear2__weight": lambda t: t[:, :2]}, UsageError, "take the 32 values of linear1, found 2"),
         ("tcp", {"meta_net__linear2__bias": gone}, UnknownLayoutError, "expected a tensor 'meta_net.linear2.bias'"),
         (
             "tcp",
