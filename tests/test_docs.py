@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from clipvet.cli.bench import Row, Table
 from clipvet.cli.registries import Kind, methods
@@ -14,7 +16,7 @@ from clipvet.models.recognise import FAMILY
 from docs import build
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("clipvet/**/*.md")])
 
 
 def test_generated_pages_are_up_to_date() -> None:
@@ -64,6 +66,25 @@ def test_the_formats_page_names_every_family() -> None:
     assert len(readable) >= 10
     assert [title for title in sorted(readable | refused) if title not in text] == []
     assert set(FAMILIES) - {"zero-shot"} <= set(FAMILY)
+
+
+def test_the_model_card_says_what_the_backbones_files_say() -> None:
+    assets = ROOT / "clipvet" / "pocket" / "assets"
+    card = (assets / "MODEL_CARD.md").read_text(encoding="utf-8")
+    facts = [json.loads((assets / f"pocket-{seed}.json").read_text(encoding="utf-8")) for seed in (0, 1)]
+    for figure in ("top1", "top5"):
+        first, second = (f"{100 * fact['held_out_zero_shot'][figure]:.1f} %" for fact in facts)
+        assert f"| held-out zero-shot top-{figure[3:]} | {first} | {second} |" in card
+    steps = (f"{fact['steps']:,}; second phase from step {fact['switch']}" for fact in facts)
+    assert f"| steps of training | {' | '.join(steps)} |" in card
+    assert [fact["seed"] for fact in facts] == [0, 1]
+    for fact in facts:
+        held = fact["held_out_zero_shot"]
+        assert f"{fact['pictures']:,} pictures with their names" in card
+        assert f"({held['images']:,} pictures, {held['names']:,} names)" in card
+        assert f"batches of {fact['batch']}" in card
+    parameters = sum(tensor.numel() for tensor in load_file(assets / "pocket-0.safetensors").values())
+    assert f"{parameters / 1e6:.2f} million" in card
 
 
 def test_the_words_clean_and_safe_are_never_a_verdict() -> None:
