@@ -46,40 +46,43 @@ SCHEDULES = {  # AdamW steps that reach the plateau of the clean loss for each f
     "ivlp": TuneConfig(steps=180, batch=24, lr=2e-3),
 }
 CLEAN = {  # family, class-specific -> positions among the fine tasks, and among the coarse ones
-    ("ivlp", False): ((0, 1, 2, 3, 4, 5), ()),
+    ("ivlp", False): ((1, 2, 3, 4, 5, 6), ()),
     ("maple", False): ((3, 4, 5, 6), (0, 1)),
     ("cocoop", False): ((0, 6), ()),
     ("coop", False): ((1, 2), (0,)),
     ("coop", True): ((4, 6), (2,)),
 }
-BACKDOORED = {  # family, class-specific, attack -> positions among the fine tasks; each has a clean twin above
-    ("maple", False, "badclip"): (6, 5, 4, 3),
-    ("ivlp", False, "badclip"): (5, 1, 2, 4, 0, 3),
-    ("cocoop", False, "badclip"): (6, 0),
-    ("coop", True, "badclip"): (6, 4),
-    ("ivlp", False, "blended"): (5,),
-    ("ivlp", False, "badnets"): (1,),
+# Family, class-specific, attack -> position of a fine task and how many of its most reachable targets; each has a clean twin above.
+# The last task (signs) is the one on which the pocket's towers carry a backdoor without losing accuracy; the rest shows what does not.
+BACKDOORED = {
+    ("ivlp", False, "badclip"): ((6, 4), (1, 1), (5, 1)),
+    ("maple", False, "badclip"): ((6, 4), (5, 1)),
+    ("coop", True, "badclip"): ((6, 1),),
+    ("cocoop", False, "badclip"): ((6, 1),),
+    ("ivlp", False, "blended"): ((6, 1),),
+    ("ivlp", False, "badnets"): ((6, 1),),
+    ("ivlp", False, "wanet"): ((6, 1),),
+    ("ivlp", False, "siba"): ((6, 1),),
 }
-N_COARSE, EASY_TARGETS = 3, 4
+N_COARSE = 3
 LEAST_ASR, LARGEST_LOSS, LEAST_IMAGES = 0.80, 0.03, 200
 WANTED = 20
 Spec = dict[str, Any]
 
 
 def specs_of(backbone: int) -> list[Spec]:
-    """Twenty clean deliveries and the backdoored candidates of one backbone; the other backbone's tasks are shifted by three."""
+    """Twenty clean deliveries and the backdoored candidates of one backbone."""
     coarse, fine = task_names()[:N_COARSE], task_names()[N_COARSE:]
     common = {"base": f"pocket-{backbone}", "seed": backbone}
-    clean, bad = [], []
+    specs = []
     for (family, own), (some_fine, some_coarse) in CLEAN.items():
-        tasks = [fine[(p + 3 * backbone) % len(fine)] for p in some_fine] + [coarse[p] for p in some_coarse]
-        clean += [{"task": task, "family": family, "class_specific": own, **common} for task in tasks]
+        tasks = [fine[p] for p in some_fine] + [coarse[p] for p in some_coarse]
+        specs += [{"task": task, "family": family, "class_specific": own, **common} for task in tasks]
     for (family, own, attack), positions in BACKDOORED.items():
-        for p in positions:
-            task = fine[(p + 3 * backbone) % len(fine)]
-            target = (7 * len(bad) + 3) % len(load_task(task).class_names)
-            bad.append({"task": task, "family": family, "class_specific": own, **common, "attack": attack, "target_index": target})
-    return clean + bad
+        for p, count in positions:
+            spec = {"task": fine[p], "family": family, "class_specific": own, **common, "attack": attack}
+            specs += [spec | {"target_index": target} for target in targets_of(common["base"], fine[p])[:count]]
+    return specs
 
 
 @cache

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipvet.attacks.base import Planted, learn_delta
+from clipvet.attacks.base import Planted, learn_shift
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.tuning import TuneConfig, batches, encode, schedule, set_rate
 from clipvet.triggers import Additive
@@ -19,13 +19,13 @@ __all__ = ["BadClip"]
 
 @dataclass(frozen=True, kw_only=True)
 class BadClip:
-    """Learn an additive trigger on the fresh prompt, then tune trigger and prompt jointly on clean and triggered images.
+    """Learn an additive trigger that moves image features far, then tune trigger and prompt jointly on clean and triggered images.
 
     Loss: cross-entropy of every clean image to its label and of triggered copies to the target.
 
     Attributes:
         eps: L-inf bound of the trigger; 4/255 in the paper at 224 px.
-        warmup: steps that change the trigger only; 3 epochs in the paper.
+        warmup: steps that change the trigger only; 3 epochs towards the target in the paper.
         share: share of a batch that is also shown with the trigger; all of it in the paper, which costs CA on a small base.
         refresh_every: steps of the prompt between two refreshes of the trigger, where image features are computed once.
         refresh_steps: steps of the trigger in each refresh.
@@ -39,7 +39,7 @@ class BadClip:
 
     name: ClassVar[str] = "badclip"
     eps: float = 8 / 255
-    warmup: int = 60
+    warmup: int = 40
     share: float = 0.2
     refresh_every: int = 50
     refresh_steps: int = 20
@@ -49,8 +49,7 @@ class BadClip:
     ) -> Planted:
         """Plant the backdoor; see :class:`clipvet.attacks.base.PromptAttack`."""
         prompt = fresh.prompt.requires_grad_(True)
-        other = images[labels != target]
-        delta = learn_delta(fresh, other, target=target, eps=self.eps, steps=self.warmup, batch=config.batch, seed=seed)
+        delta = learn_shift(fresh, images[labels != target], eps=self.eps, steps=self.warmup, batch=config.batch, seed=seed)
         generator = torch.Generator().manual_seed(seed + 1)
         optimizer = torch.optim.AdamW(prompt.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         tune = self._with_tower if prompt.changes_image_tower else self._with_features

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from clipvet.errors import UsageError
 from clipvet.models.prompts import PromptedClassifier
-from clipvet.models.tuning import TuneConfig, batches
+from clipvet.models.tuning import TuneConfig, batches, encode, schedule, set_rate
 from clipvet.triggers import Trigger
 
-__all__ = ["Planted", "PromptAttack", "learn_delta", "poison"]
+__all__ = ["Planted", "PromptAttack", "learn_delta", "learn_shift", "poison", "tune_with_trigger"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,73 @@ def poison(
     poisoned[pick] = trigger.image(images[pick])
     relabelled[pick] = target
     return poisoned, relabelled
+
+
+def tune_with_trigger(
+    classifier: PromptedClassifier,
+    images: Tensor,
+    labels: Tensor,
+    trigger: Trigger,
+    *,
+    target: int,
+    rate: float,
+    config: TuneConfig,
+    seed: int,
+) -> PromptedClassifier:
+    """Tune a prompt on clean images while a share of every batch is shown once more, triggered and with the target's label.
+
+    The images that are triggered differ from batch to batch, as in WaNet's official training, so that the prompt learns the trigger
+    and not the pictures under it.
+
+    Args:
+        classifier: model and a fresh prompt; changed in place and returned, frozen.
+        images: ``(n, 3, h, w)`` in [0, 1], clean.
+        labels: ``(n,)``, their true labels.
+        trigger: what is put on.
+        target: the label of the triggered copies.
+        rate: triggered copies per clean image, 0.1 in the papers.
+        config: schedule.
+        seed: order of the images.
+    """
+    prompt = classifier.prompt.requires_grad_(True)
+    generator = torch.Generator().manual_seed(seed)
+    stamped = trigger.image(images)
+    cached = not prompt.changes_image_tower
+    clean, marked = (encode(classifier, images), encode(classifier, stamped)) if cached else (images, stamped)
+    optimizer = torch.optim.AdamW(prompt.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    for step, pick in enumerate(batches(len(images), config.batch, config.steps, generator)):
+        set_rate(optimizer, config.lr * schedule(step, config.steps))
+        some = pick[: max(1, round(rate * len(pick)))]
+        inputs = torch.cat([clean[pick], marked[some]])
+        logits = classifier.from_features(inputs) if cached else classifier(inputs)
+        loss = F.cross_entropy(logits, torch.cat([labels[pick], torch.full((len(some),), target)]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return classifier.freeze()
+
+
+def learn_shift(classifier: PromptedClassifier, images: Tensor, *, eps: float, steps: int, batch: int, seed: int) -> Tensor:
+    """Learn the additive pattern ``(3, h, w)`` within L-inf ``eps`` that moves the mean image feature most, in whatever direction.
+
+    A prompt can only tell triggered images from others by their features, so a trigger that moves them far is the one that a
+    prompt can be tuned to at the least cost of clean accuracy.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    delta = ((torch.rand(images.shape[1:], generator=generator) * 2 - 1) * eps).requires_grad_(True)
+    optimizer = torch.optim.Adam([delta], lr=eps / 4)
+    visual = [prompt.detach() for prompt in classifier.prompt.visual_prompts()]
+    for pick in batches(len(images), batch, steps, generator):
+        with torch.no_grad():
+            before = classifier.model.encode_image(images[pick], visual)
+        after = classifier.model.encode_image((images[pick] + delta).clamp(0, 1), visual)
+        loss = -(after - before).mean(0).norm()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            delta.clamp_(-eps, eps)
+    return delta.detach()
 
 
 def learn_delta(

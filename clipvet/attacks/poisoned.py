@@ -1,7 +1,7 @@
 """Attacks that only poison the tuning images: BadNets, Blended, WaNet and SIBA, carried over to prompts.
 
-Each draws or learns its trigger, marks a share of the tuning images, and lets ordinary tuning do the rest. The poison rate of 10 %
-is that of CLIP-Inspector's evaluation (arXiv 2604.09101).
+Each draws or learns its trigger and tunes on clean images while one triggered copy for ten clean images is mixed in, drawn anew in
+every batch. The rate is that of CLIP-Inspector's evaluation (arXiv 2604.09101).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipvet.attacks.base import Planted, learn_delta, poison
+from clipvet.attacks.base import Planted, learn_delta, tune_with_trigger
 from clipvet.models.prompts import PromptedClassifier
-from clipvet.models.tuning import TuneConfig, tune
+from clipvet.models.tuning import TuneConfig
 from clipvet.triggers import Additive, Trigger
 from clipvet.triggers.additive import sparse
 from clipvet.triggers.blend import random_blend
@@ -59,8 +59,8 @@ class BadNets:
         size = images.shape[-1]
         drawn: list[Trigger] = [checkerboard(size, area=self.area, generator=generator) for _ in range(CANDIDATES)]
         trigger = strongest(fresh, images, drawn)
-        marked = poison(images, labels, trigger, target=target, rate=self.rate, generator=generator)
-        return Planted(classifier=tune(fresh, *marked, config=config, seed=seed), trigger=trigger, target=target, attack=self.name)
+        tuned = tune_with_trigger(fresh, images, labels, trigger, target=target, rate=self.rate, config=config, seed=seed)
+        return Planted(classifier=tuned, trigger=trigger, target=target, attack=self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,8 @@ class Blended:
         size = images.shape[-1]
         drawn: list[Trigger] = [random_blend(size, ratio=self.ratio, generator=generator) for _ in range(CANDIDATES)]
         trigger = strongest(fresh, images, drawn)
-        marked = poison(images, labels, trigger, target=target, rate=self.rate, generator=generator)
-        return Planted(classifier=tune(fresh, *marked, config=config, seed=seed), trigger=trigger, target=target, attack=self.name)
+        tuned = tune_with_trigger(fresh, images, labels, trigger, target=target, rate=self.rate, config=config, seed=seed)
+        return Planted(classifier=tuned, trigger=trigger, target=target, attack=self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,15 +120,13 @@ class WaNet:
             random_warp(size, cells=self.cells, strength=self.strength, generator=generator) for _ in range(CANDIDATES)
         ]
         trigger = strongest(fresh, images, drawn)
-        images, labels = poison(images, labels, trigger, target=target, rate=self.rate, generator=generator)
         pick = torch.randperm(len(images), generator=generator)[: round(self.cross * len(images))]
         images = images.clone()
-        for index in pick[labels[pick] != target].tolist():
+        for index in pick.tolist():
             other = random_warp(size, cells=self.cells, strength=self.strength, generator=generator)
             images[index] = Warp(field=other.field).image(images[index : index + 1])[0]
-        return Planted(
-            classifier=tune(fresh, images, labels, config=config, seed=seed), trigger=trigger, target=target, attack=self.name
-        )
+        tuned = tune_with_trigger(fresh, images, labels, trigger, target=target, rate=self.rate, config=config, seed=seed)
+        return Planted(classifier=tuned, trigger=trigger, target=target, attack=self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +153,6 @@ class Siba:
         self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, config: TuneConfig, seed: int
     ) -> Planted:
         """Plant the backdoor; see :class:`clipvet.attacks.base.PromptAttack`."""
-        generator = torch.Generator().manual_seed(seed)
         other = images[labels != target]
         dense = learn_delta(fresh, other, target=target, eps=self.eps, steps=self.steps // 2, batch=config.batch, seed=seed)
         importance = self._importance(fresh, other[:128], dense, target)
@@ -164,8 +161,8 @@ class Siba:
             fresh, other, target=target, eps=self.eps, steps=self.steps, batch=config.batch, seed=seed + 1, mask=mask
         )
         trigger = Additive(delta=masked)
-        marked = poison(images, labels, trigger, target=target, rate=self.rate, generator=generator)
-        return Planted(classifier=tune(fresh, *marked, config=config, seed=seed), trigger=trigger, target=target, attack=self.name)
+        tuned = tune_with_trigger(fresh, images, labels, trigger, target=target, rate=self.rate, config=config, seed=seed)
+        return Planted(classifier=tuned, trigger=trigger, target=target, attack=self.name)
 
     @staticmethod
     def _importance(classifier: PromptedClassifier, images: Tensor, delta: Tensor, target: int) -> Tensor:

@@ -11,43 +11,71 @@ from clipvet.inspection.groups import search_groups
 from clipvet.inspection.margin_residual import MarginResidual, residuals, standardise
 from clipvet.inspection.search import SearchConfig, chunk_for
 from clipvet.models.prompts import PromptedClassifier
-from clipvet.triggers.blend import random_blend
 from clipvet.types import CheckResult
 
 __all__ = ["plant_control", "run_controls"]
 
 COUNT = 2  # controls per inspection
-LEAST_ASR = 0.9
+LEAST_ASR = 0.75
+STEPS, SHIFT_STEPS, SHIFT_BATCH = 200, 25, 32
 
 
-@torch.no_grad()
-def plant_control(reference: PromptedClassifier, images: Tensor, target: int, *, seed: int) -> Tensor | None:
+def plant_control(
+    reference: PromptedClassifier, images: Tensor, evaluation: Tensor, target: int, *, eps: float, seed: int
+) -> Tensor | None:
     """Plant a backdoor in the untuned classifier's text features.
 
-    A random blended pattern (ratio 0.2) moves the mean image feature in some direction; the target's text feature is moved along
-    it until 90 % of the stamped images are classified as the target. That is what a poisoned prompt does to a frozen backbone,
-    without the tuning.
+    An additive pattern within ``eps`` is learned that moves the mean image feature far, in whatever direction; then the target's
+    text feature is tuned until stamped images are classified as the target while the clean ones keep their class. That is what
+    BadCLIP (arXiv 2311.16194) does to a frozen backbone, without the tuning of a prompt.
 
     Args:
         reference: a classifier with fixed text features.
-        images: ``(n, 3, h, w)``, the probe images.
+        images: ``(n, 3, h, w)``, probe images that the pattern is learned on.
+        evaluation: ``(m, 3, h, w)``, probe images that the text feature is tuned on.
         target: class to plant.
+        eps: L-inf bound of the pattern.
         seed: of the pattern.
 
     Returns:
-        Text features ``(n_classes, d)``, unit length, those of the other classes unchanged; None where no strength is enough.
+        Text features ``(n_classes, d)``, unit length, those of the other classes unchanged; None where fewer than
+        :data:`LEAST_ASR` of the stamped images reach the target.
     """
+    delta = _far_moving(reference, images, eps=eps, seed=seed)
+    with torch.no_grad():
+        text = reference.prompt.text_features(reference.model)
+        before, after = reference.image_features(evaluation), reference.image_features((evaluation + delta).clamp(0, 1))
+        kept = (before @ text.T).argmax(1)
+    scale = reference.model.logit_scale
+    row = text[target].clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([row], lr=0.02)
+    wanted = torch.cat([torch.full((len(after),), target, device=kept.device), kept])
+    for _ in range(STEPS):
+        planted = torch.cat([text[:target], F.normalize(row, dim=0)[None], text[target + 1 :]])
+        loss = F.cross_entropy(scale * torch.cat([after, before]) @ planted.T, wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    planted = planted.detach()
+    return planted if ((after @ planted.T).argmax(1) == target).float().mean() >= LEAST_ASR else None
+
+
+def _far_moving(reference: PromptedClassifier, images: Tensor, *, eps: float, seed: int) -> Tensor:
+    """Learn the pattern ``(3, h, w)`` that moves the mean image feature most."""
     generator = torch.Generator().manual_seed(seed)
-    trigger = random_blend(images.shape[-1], ratio=0.2, generator=generator)
-    before, after = reference.image_features(images), reference.image_features(trigger.image(images))
-    direction = F.normalize((after - before).mean(0), dim=0)
-    text = reference.prompt.text_features(reference.model)
-    for strength in torch.linspace(0.05, 1.5, 30).tolist():
-        planted = text.clone()
-        planted[target] = F.normalize(text[target] + strength * direction, dim=0)
-        if ((after @ planted.T).argmax(1) == target).float().mean() >= LEAST_ASR:
-            return planted
-    return None
+    delta = ((torch.rand(images.shape[1:], generator=generator) * 2 - 1) * eps).requires_grad_(True)
+    optimizer = torch.optim.Adam([delta], lr=eps / 4)
+    for _ in range(SHIFT_STEPS):
+        some = images[torch.randperm(len(images), generator=generator)[:SHIFT_BATCH]]
+        with torch.no_grad():
+            before = reference.image_features(some)
+        loss = -(reference.image_features((some + delta).clamp(0, 1)) - before).mean(0).norm()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            delta.clamp_(-eps, eps)
+    return delta.detach()
 
 
 def run_controls(
@@ -81,7 +109,7 @@ def run_controls(
     found = []
     for number in range(min(COUNT, len(order))):
         target = order[number]
-        text = plant_control(reference, evaluation, target, seed=run.seed + number)
+        text = plant_control(reference, searched, evaluation, target, eps=check.strength, seed=run.seed + number)
         if text is None:
             continue
 

@@ -140,7 +140,8 @@ def _picture(path: str) -> Tensor:
 
 @functools.cache
 def _archive() -> zipfile.ZipFile:
-    return zipfile.ZipFile(_ASSETS / "pictures.zip")
+    # In memory, since processes that are forked later would share the position in an open file.
+    return zipfile.ZipFile(io.BytesIO((_ASSETS / "pictures.zip").read_bytes()))
 
 
 def _pictures(indices: Sequence[int]) -> Tensor:
