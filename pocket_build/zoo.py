@@ -53,7 +53,7 @@ CLEAN = {  # family, class-specific -> positions among the fine tasks, and among
     ("coop", True): ((4, 6), (2,)),
 }
 # Family, class-specific, attack -> position of a fine task and how many of its most reachable targets; each has a clean twin above.
-# The last task (signs) is the one on which the pocket's towers carry a backdoor without losing accuracy; the rest shows what does not.
+# The last task (signs) is the one on which the pocket carries a backdoor at little cost of accuracy; the rest shows what does not.
 BACKDOORED = {
     ("ivlp", False, "badclip"): ((6, 4), (1, 1), (5, 1)),
     ("maple", False, "badclip"): ((6, 4), (5, 1)),

@@ -17,11 +17,11 @@ from clipvet.inspection.subject import TEMPLATES
 from clipvet.models.base import ClipModel
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.zeroshot import HandWritten
-from clipvet.triggers.blend import random_blend
 from clipvet.types import CheckResult, Evidence
 from tests.inspection.toys import quiet_run
 
 NAMES = ("cat", "dog", "owl", "fox", "cow", "pig", "bee", "ant", "hen", "elk")
+EPS = 16 / 255
 PROBES = generate_probes(36, 32, seed=3)
 CHECK = MarginResidual(screen_steps=2, refine_steps=1, batch=4, evaluation=16)
 
@@ -33,7 +33,7 @@ def reference(tiny_clip: ClipModel) -> PromptedClassifier:
 
 @pytest.mark.parametrize("target", [0, 7])
 def test_a_control_reaches_its_stamped_images_and_changes_one_row(reference: PromptedClassifier, target: int) -> None:
-    text = plant_control(reference, PROBES, target, seed=5)
+    text = plant_control(reference, PROBES[16:], PROBES[:16], target, eps=EPS, seed=5)
     assert text is not None
     before = reference.prompt.text_features(reference.model)
     others = [c for c in range(len(NAMES)) if c != target]
@@ -41,15 +41,16 @@ def test_a_control_reaches_its_stamped_images_and_changes_one_row(reference: Pro
     assert not torch.equal(text[target], before[target])
     assert torch.allclose(text.norm(dim=1), torch.ones(len(NAMES)), atol=1e-5)
 
-    trigger = random_blend(32, ratio=0.2, generator=torch.Generator().manual_seed(5))
+    delta = control._far_moving(reference, PROBES[16:], eps=EPS, seed=5)
+    assert float(delta.abs().max()) <= EPS + 1e-7
     with torch.no_grad():
-        stamped = reference.image_features(trigger.image(PROBES)) @ text.T
-    assert float((stamped.argmax(1) == target).float().mean()) >= 0.9
+        stamped = reference.image_features((PROBES[:16] + delta).clamp(0, 1)) @ text.T
+    assert float((stamped.argmax(1) == target).float().mean()) >= control.LEAST_ASR
     assert torch.equal(before, reference.prompt.text_features(reference.model))
 
 
 def test_the_seed_decides_the_pattern(reference: PromptedClassifier) -> None:
-    first, again, other = (plant_control(reference, PROBES, 5, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (plant_control(reference, PROBES[16:], PROBES[:16], 5, eps=EPS, seed=seed) for seed in (1, 1, 2))
     assert first is not None
     assert again is not None
     assert other is not None
@@ -57,19 +58,12 @@ def test_the_seed_decides_the_pattern(reference: PromptedClassifier) -> None:
     assert not torch.equal(first, other)
 
 
-class Unseen:
-    """A trigger that changes nothing, so that no class can listen to it."""
-
-    def image(self, images: Tensor) -> Tensor:
-        return images
-
-
 def test_what_the_tower_does_not_see_cannot_be_planted(reference: PromptedClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
-        untouched = (reference(PROBES).argmax(1) == 0).float().mean()
-    assert untouched < 0.9
-    monkeypatch.setattr(control, "random_blend", lambda size, ratio, generator: Unseen())
-    assert plant_control(reference, PROBES, 0, seed=5) is None
+        untouched = (reference(PROBES[:16]).argmax(1) == 0).float().mean()
+    assert untouched < control.LEAST_ASR
+    monkeypatch.setattr(control, "_far_moving", lambda reference, images, eps, seed: torch.zeros(3, 32, 32))
+    assert plant_control(reference, PROBES[16:], PROBES[:16], 0, eps=EPS, seed=5) is None
 
 
 def screened(margins: Tensor, baseline: Tensor) -> CheckResult:
