@@ -48,7 +48,9 @@ class Judgement:
 
 
 def kind_of(family: str) -> str:
-    """Families share a null with those that leave the same towers alone: ``text`` or ``towers``."""
+    """Families share a null with those that leave the same towers alone, ``text`` or ``towers``; whole models have none."""
+    if family == "whole":
+        return "whole"
     return "text" if family in TEXT_SIDE else "towers"
 
 

@@ -16,7 +16,7 @@ from clipvet.types import CheckResult
 __all__ = ["plant_control", "run_controls"]
 
 COUNT = 2  # controls per inspection
-LEAST_ASR = 0.75
+LEAST_ASR, LEAST_KEPT = 0.75, 0.6
 STEPS, SHIFT_STEPS, SHIFT_BATCH = 200, 25, 32
 
 
@@ -39,7 +39,7 @@ def plant_control(
 
     Returns:
         Text features ``(n_classes, d)``, unit length, those of the other classes unchanged; None where fewer than
-        :data:`LEAST_ASR` of the stamped images reach the target.
+        :data:`LEAST_ASR` of the stamped images reach the target, or fewer than :data:`LEAST_KEPT` of the clean ones keep theirs.
     """
     delta = _far_moving(reference, images, eps=eps, seed=seed)
     with torch.no_grad():
@@ -57,7 +57,9 @@ def plant_control(
         loss.backward()
         optimizer.step()
     planted = planted.detach()
-    return planted if ((after @ planted.T).argmax(1) == target).float().mean() >= LEAST_ASR else None
+    works = ((after @ planted.T).argmax(1) == target).float().mean() >= LEAST_ASR
+    stays = ((before @ planted.T).argmax(1) == kept).float().mean() >= LEAST_KEPT
+    return planted if works and stays else None
 
 
 def _far_moving(reference: PromptedClassifier, images: Tensor, *, eps: float, seed: int) -> Tensor:

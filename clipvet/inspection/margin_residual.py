@@ -85,7 +85,7 @@ class MarginResidual:
     keep: int = 3
     batch: int = 16
     evaluation: int = 96
-    floor: float = 0.25
+    floor: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.screen_steps, self.refine_steps, self.keep, self.batch, self.evaluation) < 1 or self.floor <= 0:

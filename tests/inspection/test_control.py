@@ -21,9 +21,9 @@ from clipvet.types import CheckResult, Evidence
 from tests.inspection.toys import quiet_run
 
 NAMES = ("cat", "dog", "owl", "fox", "cow", "pig", "bee", "ant", "hen", "elk")
-EPS = 16 / 255
+EPS = 32 / 255
 PROBES = generate_probes(36, 32, seed=3)
-CHECK = MarginResidual(screen_steps=2, refine_steps=1, batch=4, evaluation=16)
+CHECK = MarginResidual(strength=EPS, screen_steps=2, refine_steps=1, batch=4, evaluation=16)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_control_s_statistic_is_that_of_its_margin(reference: PromptedClassifi
 
 
 def test_controls_that_cannot_be_planted_are_none_recovered(reference: PromptedClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "plant_control", lambda reference, images, target, seed: None)
+    monkeypatch.setattr(control, "plant_control", lambda reference, images, evaluation, target, eps, seed: None)
     both = Subject(classifier=reference, reference=reference)
     found = run_controls(CHECK, both, screened(torch.zeros(10), torch.zeros(10)), PROBES, quiet_run(), flag=-1e9)
     assert (found["recovered"], found["planted"]) == (0.0, 0.0)
