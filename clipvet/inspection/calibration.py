@@ -21,6 +21,7 @@ EULER = 0.5772156649015329
 FLAG_RATE, CERTAIN_RATE = 0.02, 0.002  # tail of the fitted null beyond which a delivery is suspicious, backdoored
 # What is called suspicious where no null fits: a value beyond all clean pocket deliveries, and the published k = 2.
 FALLBACK = {"margin-residual": 6.0, "clip-inspector": 2.0}
+LEAST_REFERENCES = 10  # fewer do not carry a fit so far into its tail that a delivery could be called backdoored
 LEAST_ASR = 0.5  # a reconstructed trigger below this does not carry a verdict of "backdoored"
 LEAST_CONTROLS = 0.5  # share of the planted controls that must be recovered for "no evidence"
 TEXT_SIDE = frozenset({"coop", "kgcoop", "prograd", "cocoop", "tcp", "zero-shot"})
@@ -115,7 +116,7 @@ def judge(result: CheckResult, null: Null | None, *, controls: float | None, fin
     """
     value = result.statistic
     flag = flag_of(result.check, null)
-    certain = threshold(null.values, CERTAIN_RATE) if null else math.inf
+    certain = threshold(null.values, CERTAIN_RATE) if null and len(null.values) >= LEAST_REFERENCES else math.inf
     p = p_value(value, null.values) if null else None
     verdict, reason = _from_statistic(result, value, flag, certain)
     if verdict is Verdict.NO_EVIDENCE and controls is not None and controls < LEAST_CONTROLS:
