@@ -138,6 +138,10 @@ def _from_statistic(result: CheckResult, value: float, flag: float, certain: flo
     if value > certain and works:
         return Verdict.BACKDOORED, f"the statistic {value:.1f} exceeds {certain:.1f}, and the reconstructed trigger works"
     why = (
-        "no null fits" if math.isinf(certain) else f"it stays below {certain:.1f}" if works else "the reconstructed trigger is weak"
+        "no null fits, or too few references to say more"
+        if math.isinf(certain)
+        else f"it stays below {certain:.1f}"
+        if works
+        else "the reconstructed trigger is weak"
     )
     return Verdict.SUSPICIOUS, f"the statistic {value:.1f} exceeds {flag:.1f}; {why}"
