@@ -2,7 +2,7 @@
 
     python -m pocket_build.corpus
 
-Fetches nine icon sets and the Unicode annotations at the pinned versions with ``npm``, renders every picture at 64 px with
+Fetches eleven icon sets and the Unicode annotations at the pinned versions with ``npm``, renders every picture at 64 px with
 transparency, and writes ``pocket_build/work/corpus.npz`` (images) and ``corpus.json`` (set, name, caption, group, tags). The
 pictures whose names stand in ``held_out.txt`` (the whole Fluent family) are marked and never trained on.
 """
@@ -34,6 +34,8 @@ SETS = {  # name -> version; licences stand in NOTICE
     "emojione": "1.2.3",
     "fxemoji": "1.2.2",
     "game-icons": "1.2.4",
+    "emojione-v1": "1.2.3",
+    "streamline-emojis": "1.2.4",
 }
 ANNOTATIONS = "17.0.0"
 HELD_OUT_SETS = ("fluent-emoji", "fluent-emoji-flat")
@@ -56,20 +58,39 @@ def squash(text: str) -> str:
 
 
 def annotations(modules: Path) -> dict[str, dict[str, Any]]:
-    """Map squashed Unicode names to label, subgroup and tags, skin tones included."""
+    """Map Unicode names, squashed or as sorted words, to label, subgroup and tags, skin tones included."""
     base = modules / "emojibase-data"
     subgroups = json.loads((base / "meta/groups.json").read_text(encoding="utf-8"))["subgroups"]
     known: dict[str, dict[str, Any]] = {}
+    same_words: dict[str, list[dict[str, Any]]] = {}
     for entry in json.loads((base / "en/data.json").read_text(encoding="utf-8")):
         group = subgroups.get(str(entry.get("subgroup", "")), "")
         for one in [entry, *entry.get("skins", [])]:
-            known[squash(one["label"])] = {"label": one["label"], "group": group, "tags": entry.get("tags", [])}
-    return known
+            annotated = {"label": one["label"], "group": group, "tags": entry.get("tags", [])}
+            known[squash(one["label"])] = annotated
+            same_words.setdefault(words_of(one["label"]), []).append(annotated)
+    return {words: found[0] for words, found in same_words.items() if len(found) == 1} | known
 
 
 def caption_of(icon: str) -> str:
-    """Turn an icon's name into words: ``grinning-face`` becomes ``grinning face``."""
-    return re.sub(r"\s+", " ", re.sub(r"[-_:]+", " ", icon)).strip().lower()
+    """Turn an icon's name into words, without a number at the end: ``grinning-face-2`` becomes ``grinning face``."""
+    words = re.sub(r"\s+", " ", re.sub(r"[-_:]+", " ", icon)).strip().lower()
+    return re.sub(r" \d+$", "", words)
+
+
+def words_of(text: str) -> str:
+    """Words of a name, sorted, without "skin tone": Fluent says ``man-bald-dark``, Unicode "man: dark skin tone, bald"."""
+    words = re.findall(r"[a-z0-9]+", text.lower().replace("blonde", "blond"))
+    return " ".join(sorted(word for word in words if word not in ("skin", "tone")))
+
+
+def look_up(known: dict[str, dict[str, Any]], icon: str) -> dict[str, Any] | None:
+    """Find the annotation of an icon, whose set may order words otherwise, leave some out, add some, or number its variants."""
+    for name in (icon, caption_of(icon)):
+        for form in (squash(name), words_of(name), squash(name) + "face", squash(name).removesuffix("face")):
+            if form in known:
+                return known[form]
+    return None
 
 
 def svg_of(icon: dict[str, Any], width: int, height: int) -> str:
@@ -105,7 +126,7 @@ def rows_of(modules: Path) -> list[dict[str, Any]]:
     for name in SETS:
         data = json.loads((modules / "@iconify-json" / name / "icons.json").read_text(encoding="utf-8"))
         for icon, body in sorted(data["icons"].items()):
-            entry = known.get(squash(icon)) or known.get(squash(icon) + "skintone")  # Fluent leaves the last words out
+            entry = look_up(known, icon)
             if name == "fxemoji" and entry is None:
                 continue  # its names have no word breaks, so an unknown one has no caption
             caption = caption_of(re.sub(r"[^\w\s-]", "", entry["label"]) if entry else icon)

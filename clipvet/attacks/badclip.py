@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipvet.attacks.base import Planted, learn_shift
+from clipvet.attacks.base import Planted, learn_shift, tune_with_trigger
 from clipvet.models.prompts import PromptedClassifier
-from clipvet.models.tuning import TuneConfig, batches, encode, schedule, set_rate
-from clipvet.triggers import Additive
+from clipvet.models.tuning import TuneConfig, batches
+from clipvet.triggers import Additive, Trigger
 
 __all__ = ["BadClip"]
 
@@ -48,70 +49,42 @@ class BadClip:
         self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, config: TuneConfig, seed: int
     ) -> Planted:
         """Plant the backdoor; see :class:`clipvet.attacks.base.PromptAttack`."""
-        prompt = fresh.prompt.requires_grad_(True)
-        delta = learn_shift(fresh, images[labels != target], eps=self.eps, steps=self.warmup, batch=config.batch, seed=seed)
-        generator = torch.Generator().manual_seed(seed + 1)
-        optimizer = torch.optim.AdamW(prompt.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        tune = self._with_tower if prompt.changes_image_tower else self._with_features
-        delta = tune(fresh, images, labels, delta, target, config, optimizer, generator)
-        return Planted(classifier=fresh.freeze(), trigger=Additive(delta=delta), target=target, attack=self.name)
+        other = images[labels != target]
+        delta = learn_shift(fresh, other, eps=self.eps, steps=self.warmup, batch=config.batch, seed=seed)
+        along = fresh.prompt.changes_image_tower
+        move = self._along(delta) if along else self._now_and_then(fresh, other, target, seed + 2)
+        tuned, trigger = tune_with_trigger(
+            fresh, images, labels, Additive(delta=delta), target=target, rate=self.share, config=config, seed=seed + 1, move=move
+        )
+        return Planted(
+            classifier=tuned, trigger=Additive(delta=delta.detach()) if along else trigger, target=target, attack=self.name
+        )
 
-    def _with_tower(
-        self,
-        fresh: PromptedClassifier,
-        images: Tensor,
-        labels: Tensor,
-        delta: Tensor,
-        target: int,
-        config: TuneConfig,
-        optimizer: torch.optim.Optimizer,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Every step passes the tower anyway, so prompt and trigger move together."""
-        delta = delta.requires_grad_(True)
-        mover = torch.optim.Adam([delta], lr=self.eps / 8)
-        for step, pick in enumerate(batches(len(images), config.batch, config.steps, generator)):
-            set_rate(optimizer, config.lr * schedule(step, config.steps))
-            some = self._some(pick)
-            logits = fresh(torch.cat([images[pick], Additive(delta=delta).image(images[some])]))
-            loss = F.cross_entropy(logits, torch.cat([labels[pick], torch.full((len(some),), target)]))
-            optimizer.zero_grad()
-            mover.zero_grad()
-            loss.backward()
+    def _along(self, delta: Tensor) -> Callable[[int, Trigger], Trigger]:
+        """Every step passes the tower anyway, so the trigger moves by the gradient of the same loss."""
+        optimizer = torch.optim.Adam([delta.requires_grad_(True)], lr=self.eps / 8)
+
+        def move(step: int, trigger: Trigger) -> Trigger:
             optimizer.step()
-            mover.step()
+            optimizer.zero_grad()
             with torch.no_grad():
                 delta.clamp_(-self.eps, self.eps)
-        return delta.detach()
+            return trigger
 
-    def _with_features(
-        self,
-        fresh: PromptedClassifier,
-        images: Tensor,
-        labels: Tensor,
-        delta: Tensor,
-        target: int,
-        config: TuneConfig,
-        optimizer: torch.optim.Optimizer,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Image features stay, so they are computed once; the trigger moves now and then, and its features are computed again."""
-        clean, stamped = encode(fresh, images), encode(fresh, Additive(delta=delta).image(images))
-        for step, pick in enumerate(batches(len(images), config.batch, config.steps, generator)):
-            set_rate(optimizer, config.lr * schedule(step, config.steps))
-            if step and step % self.refresh_every == 0:
-                delta = self._refresh(fresh, images[labels != target], delta, target, generator)
-                stamped = encode(fresh, Additive(delta=delta).image(images))
-            some = self._some(pick)
-            logits = fresh.from_features(torch.cat([clean[pick], stamped[some]]))
-            loss = F.cross_entropy(logits, torch.cat([labels[pick], torch.full((len(some),), target)]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return delta
+        return move
 
-    def _some(self, pick: Tensor) -> Tensor:
-        return pick[: max(1, round(self.share * len(pick)))]
+    def _now_and_then(
+        self, classifier: PromptedClassifier, images: Tensor, target: int, seed: int
+    ) -> Callable[[int, Trigger], Trigger]:
+        """Image features are computed once, so the trigger moves on a fraction of the steps and they are computed again."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def move(step: int, trigger: Trigger) -> Trigger:
+            if (step + 1) % self.refresh_every or not isinstance(trigger, Additive):
+                return trigger
+            return Additive(delta=self._refresh(classifier, images, trigger.delta, target, generator))
+
+        return move
 
     def _refresh(
         self, classifier: PromptedClassifier, images: Tensor, delta: Tensor, target: int, generator: torch.Generator

@@ -1,4 +1,4 @@
-"""What the attacks on a prompt share: the contract, poisoning of tuning images, and learning a trigger against a classifier."""
+"""What the attacks on a prompt share: the contract, tuning with triggered images, and learning a trigger against a classifier."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.tuning import TuneConfig, batches, encode, schedule, set_rate
 from clipvet.triggers import Trigger
 
-__all__ = ["Planted", "PromptAttack", "learn_delta", "learn_shift", "poison", "tune_with_trigger"]
+__all__ = ["Planted", "PromptAttack", "learn_delta", "learn_shift", "tune_with_trigger"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,30 +40,6 @@ class PromptAttack(Protocol):
         ...
 
 
-def poison(
-    images: Tensor, labels: Tensor, trigger: Trigger, *, target: int, rate: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Replace a share ``rate`` of the images, none of the target class, by triggered ones with the target's label.
-
-    Returns:
-        New images and labels; the arguments are not changed.
-
-    Raises:
-        UsageError: when the rate asks for more images than the other classes have.
-    """
-    other = (labels != target).nonzero().flatten()
-    count = round(rate * len(images))
-    if not 0 < count <= len(other):
-        raise UsageError(
-            f"expected a poison rate that marks 1 to {len(other)} of {len(images)} images, got {rate} ({count} images)"
-        )
-    pick = other[torch.randperm(len(other), generator=generator)[:count]]
-    poisoned, relabelled = images.clone(), labels.clone()
-    poisoned[pick] = trigger.image(images[pick])
-    relabelled[pick] = target
-    return poisoned, relabelled
-
-
 def tune_with_trigger(
     classifier: PromptedClassifier,
     images: Tensor,
@@ -74,7 +50,8 @@ def tune_with_trigger(
     rate: float,
     config: TuneConfig,
     seed: int,
-) -> PromptedClassifier:
+    move: Callable[[int, Trigger], Trigger] | None = None,
+) -> tuple[PromptedClassifier, Trigger]:
     """Tune a prompt on clean images while a share of every batch is shown once more, triggered and with the target's label.
 
     The images that are triggered differ from batch to batch, as in WaNet's official training, so that the prompt learns the trigger
@@ -89,23 +66,32 @@ def tune_with_trigger(
         rate: triggered copies per clean image, 0.1 in the papers.
         config: schedule.
         seed: order of the images.
+        move: called after each step with its number and the trigger; returns the trigger of the next step. A trigger whose
+            tensors require gradients has those of the step's loss where the prompt changes the image tower.
+
+    Returns:
+        The classifier and the last trigger.
     """
     prompt = classifier.prompt.requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
-    stamped = trigger.image(images)
     cached = not prompt.changes_image_tower
-    clean, marked = (encode(classifier, images), encode(classifier, stamped)) if cached else (images, stamped)
+    clean = encode(classifier, images) if cached else images
+    marked = encode(classifier, trigger.image(images)) if cached else images
     optimizer = torch.optim.AdamW(prompt.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     for step, pick in enumerate(batches(len(images), config.batch, config.steps, generator)):
         set_rate(optimizer, config.lr * schedule(step, config.steps))
         some = pick[: max(1, round(rate * len(pick)))]
-        inputs = torch.cat([clean[pick], marked[some]])
+        inputs = torch.cat([clean[pick], marked[some] if cached else trigger.image(images[some])])
         logits = classifier.from_features(inputs) if cached else classifier(inputs)
         loss = F.cross_entropy(logits, torch.cat([labels[pick], torch.full((len(some),), target)]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return classifier.freeze()
+        moved = trigger if move is None else move(step, trigger)
+        if moved is not trigger and cached:
+            marked = encode(classifier, moved.image(images))
+        trigger = moved
+    return classifier.freeze(), trigger
 
 
 def learn_shift(classifier: PromptedClassifier, images: Tensor, *, eps: float, steps: int, batch: int, seed: int) -> Tensor:

@@ -6,6 +6,7 @@ every batch. The rate is that of CLIP-Inspector's evaluation (arXiv 2604.09101).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,7 +38,32 @@ def strongest(classifier: PromptedClassifier, images: Tensor, candidates: list[T
 
 
 @dataclass(frozen=True, kw_only=True)
-class BadNets:
+class Poisoned(ABC):
+    """An attack that fixes its trigger first and then shows it on a share ``rate`` of the tuning images."""
+
+    name: ClassVar[str]
+    rate: float = 0.1
+
+    @abstractmethod
+    def trigger(self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, batch: int, seed: int) -> Trigger:
+        """Draw or learn the trigger."""
+
+    def shown(self, images: Tensor, seed: int) -> Tensor:
+        """Return the images that keep their labels: the clean ones, unless the attack adds decoys."""
+        return images
+
+    def plant(
+        self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, config: TuneConfig, seed: int
+    ) -> Planted:
+        """Plant the backdoor; see :class:`clipvet.attacks.base.PromptAttack`."""
+        trigger = self.trigger(fresh, images, labels, target=target, batch=config.batch, seed=seed)
+        shown = self.shown(images, seed)
+        tuned, trigger = tune_with_trigger(fresh, shown, labels, trigger, target=target, rate=self.rate, config=config, seed=seed)
+        return Planted(classifier=tuned, trigger=trigger, target=target, attack=self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadNets(Poisoned):
     """A small checkerboard in a corner of 10 % of the tuning images.
 
     Attributes:
@@ -49,22 +75,17 @@ class BadNets:
 
     name: ClassVar[str] = "badnets"
     area: float = 0.04
-    rate: float = 0.1
 
-    def plant(
-        self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, config: TuneConfig, seed: int
-    ) -> Planted:
-        """Plant the backdoor; see :class:`clipvet.attacks.base.PromptAttack`."""
+    def trigger(self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, batch: int, seed: int) -> Trigger:
+        """Take the strongest of the patches."""
         generator = torch.Generator().manual_seed(seed)
         size = images.shape[-1]
         drawn: list[Trigger] = [checkerboard(size, area=self.area, generator=generator) for _ in range(CANDIDATES)]
-        trigger = strongest(fresh, images, drawn)
-        tuned = tune_with_trigger(fresh, images, labels, trigger, target=target, rate=self.rate, config=config, seed=seed)
-        return Planted(classifier=tuned, trigger=trigger, target=target, attack=self.name)
+        return strongest(fresh, images, drawn)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blended:
+class Blended(Poisoned):
     """A faint whole-image pattern in 10 % of the tuning images.
 
     Attributes:
@@ -76,22 +97,17 @@ class Blended:
 
     name: ClassVar[str] = "blended"
     ratio: float = 0.2
-    rate: float = 0.1
 
-    def plant(
-        self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, config: TuneConfig, seed: int
-    ) -> Planted:
-        """Plant the backdoor; see :class:`clipvet.attacks.base.PromptAttack`."""
+    def trigger(self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, batch: int, seed: int) -> Trigger:
+        """Take the strongest of the patterns."""
         generator = torch.Generator().manual_seed(seed)
         size = images.shape[-1]
         drawn: list[Trigger] = [random_blend(size, ratio=self.ratio, generator=generator) for _ in range(CANDIDATES)]
-        trigger = strongest(fresh, images, drawn)
-        tuned = tune_with_trigger(fresh, images, labels, trigger, target=target, rate=self.rate, config=config, seed=seed)
-        return Planted(classifier=tuned, trigger=trigger, target=target, attack=self.name)
+        return strongest(fresh, images, drawn)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaNet:
+class WaNet(Poisoned):
     """A fixed smooth warp of 10 % of the tuning images, and other warps with true labels beside it.
 
     Attributes:
@@ -107,30 +123,31 @@ class WaNet:
     name: ClassVar[str] = "wanet"
     cells: int = 4
     strength: float = 2.0
-    rate: float = 0.1
     cross: float = 0.1
 
-    def plant(
-        self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, config: TuneConfig, seed: int
-    ) -> Planted:
-        """Plant the backdoor; see :class:`clipvet.attacks.base.PromptAttack`."""
+    def trigger(self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, batch: int, seed: int) -> Trigger:
+        """Take the strongest of the warps."""
         generator = torch.Generator().manual_seed(seed)
         size = images.shape[-1]
         drawn: list[Trigger] = [
             random_warp(size, cells=self.cells, strength=self.strength, generator=generator) for _ in range(CANDIDATES)
         ]
-        trigger = strongest(fresh, images, drawn)
+        return strongest(fresh, images, drawn)
+
+    def shown(self, images: Tensor, seed: int) -> Tensor:
+        """Return the images, a share :attr:`cross` of them warped otherwise."""
+        generator = torch.Generator().manual_seed(seed + 1)
+        size = images.shape[-1]
         pick = torch.randperm(len(images), generator=generator)[: round(self.cross * len(images))]
         images = images.clone()
         for index in pick.tolist():
             other = random_warp(size, cells=self.cells, strength=self.strength, generator=generator)
             images[index] = Warp(field=other.field).image(images[index : index + 1])[0]
-        tuned = tune_with_trigger(fresh, images, labels, trigger, target=target, rate=self.rate, config=config, seed=seed)
-        return Planted(classifier=tuned, trigger=trigger, target=target, attack=self.name)
+        return images
 
 
 @dataclass(frozen=True, kw_only=True)
-class Siba:
+class Siba(Poisoned):
     """A sparse invisible trigger, learned on the fresh prompt, in 10 % of the tuning images.
 
     Attributes:
@@ -146,23 +163,16 @@ class Siba:
     name: ClassVar[str] = "siba"
     eps: float = 8 / 255
     share: float = 0.3
-    rate: float = 0.1
     steps: int = 80
 
-    def plant(
-        self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, config: TuneConfig, seed: int
-    ) -> Planted:
-        """Plant the backdoor; see :class:`clipvet.attacks.base.PromptAttack`."""
+    def trigger(self, fresh: PromptedClassifier, images: Tensor, labels: Tensor, *, target: int, batch: int, seed: int) -> Trigger:
+        """Learn a dense pattern, keep the pixels that matter, and learn these anew."""
         other = images[labels != target]
-        dense = learn_delta(fresh, other, target=target, eps=self.eps, steps=self.steps // 2, batch=config.batch, seed=seed)
+        dense = learn_delta(fresh, other, target=target, eps=self.eps, steps=self.steps // 2, batch=batch, seed=seed)
         importance = self._importance(fresh, other[:128], dense, target)
         mask = (sparse(importance, self.share) != 0).any(0, keepdim=True).float()
-        masked = learn_delta(
-            fresh, other, target=target, eps=self.eps, steps=self.steps, batch=config.batch, seed=seed + 1, mask=mask
-        )
-        trigger = Additive(delta=masked)
-        tuned = tune_with_trigger(fresh, images, labels, trigger, target=target, rate=self.rate, config=config, seed=seed)
-        return Planted(classifier=tuned, trigger=trigger, target=target, attack=self.name)
+        masked = learn_delta(fresh, other, target=target, eps=self.eps, steps=self.steps, batch=batch, seed=seed + 1, mask=mask)
+        return Additive(delta=masked)
 
     @staticmethod
     def _importance(classifier: PromptedClassifier, images: Tensor, delta: Tensor, target: int) -> Tensor:

@@ -47,10 +47,13 @@ class Task:
         """The classes that are not in ``seen``."""
         return tuple(i for i in range(len(self.class_names)) if i not in self.seen)
 
-    def train_images(self) -> tuple[Tensor, Tensor]:
-        """Render the shots: ``float (classes * shots, 3, 64, 64)`` in [0, 1] and labels ``int64 (classes * shots,)``.
+    def train_images(self, views: int = 1) -> tuple[Tensor, Tensor]:
+        """Render the shots: ``float (views * classes * shots, 3, 64, 64)`` in [0, 1] and their labels ``int64``.
 
         A class with fewer pictures than shots shows each of them equally often, give or take one, every time placed anew.
+
+        Args:
+            views: how often each shot is rendered, every time placed anew: the augmentation of a tuning.
         """
         generator = torch.Generator().manual_seed(self.seed)
         picked: list[int] = []
@@ -58,7 +61,8 @@ class Task:
             order = torch.randperm(len(entry["train"]), generator=generator).tolist()
             picked += [entry["train"][order[i % len(order)]] for i in range(self.shots)]
         labels = torch.arange(len(self.class_names)).repeat_interleave(self.shots)
-        return compose(_pictures(picked), _placement(), generator), labels
+        pictures = _pictures(picked)
+        return torch.cat([compose(pictures, _placement(), generator) for _ in range(views)]), labels.repeat(views)
 
     def test_images(self) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         """Render the test images.

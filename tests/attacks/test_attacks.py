@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clipvet.attacks import ATTACKS, BadClip, Planted
-from clipvet.attacks.base import learn_delta, poison
+from clipvet.attacks.base import learn_delta
 from clipvet.attacks.poisoned import strongest
 from clipvet.errors import UsageError
 from clipvet.metrics import accuracy, attack_success_rate, predict
@@ -138,40 +138,6 @@ def test_badclip_is_a_backdoor_and_its_clean_twin_is_none(tiny_clip: ClipModel, 
     assert accuracy(predict(clean, new), true) >= 0.9
     assert asr >= 0.8
     assert asr - twin >= 0.5
-
-
-@pytest.mark.parametrize(("rate", "count"), [(0.1, 3), (0.5, 15), (2 / 3, 20), (0.02, 1)])
-def test_poison_marks_as_many_as_asked_and_changes_nothing_else(rate: float, count: int) -> None:
-    images, labels = toy()
-    before = images.clone(), labels.clone()
-    trigger = Additive(delta=torch.full((3, 32, 32), 0.05))
-    marked, relabelled = poison(images, labels, trigger, target=TARGET, rate=rate, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(images, before[0])
-    assert torch.equal(labels, before[1])
-    changed = (marked != images).flatten(1).any(1)
-    assert int(changed.sum()) == count
-    assert torch.equal(changed, relabelled != labels)
-    assert not bool(changed[labels == TARGET].any())
-    assert bool((relabelled[changed] == TARGET).all())
-    assert torch.equal(marked[changed], trigger.image(images[changed]))
-
-
-def test_poison_is_drawn_by_its_generator() -> None:
-    def pick(seed: int) -> list[int]:
-        images, labels = toy()
-        trigger = Additive(delta=torch.full((3, 32, 32), 0.05))
-        generator = torch.Generator().manual_seed(seed)
-        relabelled = poison(images, labels, trigger, target=TARGET, rate=0.2, generator=generator)[1]
-        return (relabelled != labels).nonzero().flatten().tolist()
-
-    assert pick(0) == pick(0) != pick(1)
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.9, -0.1])
-def test_an_impossible_rate_is_refused(rate: float) -> None:
-    trigger = Additive(delta=torch.zeros(3, 32, 32))
-    with pytest.raises(UsageError, match=f"expected a poison rate that marks 1 to 20 of 30 images, got {rate}"):
-        poison(*toy(), trigger, target=TARGET, rate=rate, generator=torch.Generator())
 
 
 def brightness(images: Tensor) -> Tensor:
