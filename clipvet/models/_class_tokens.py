@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clipvet.errors import UnknownLayoutError, UsageError
-from clipvet.models._tensors import take
+from clipvet.models._tensors import half_rounded, take
 from clipvet.models.base import ClipModel, TextInput, needed_length
 
-__all__ = ["POSITIONS", "ClassTokens", "encode_in_chunks", "name_lengths", "neutral_wording", "spoken"]
+__all__ = ["POSITIONS", "ClassTokens", "encode_deep", "encode_in_chunks", "name_lengths", "neutral_wording", "spoken"]
 
 POSITIONS = ("end", "middle", "front")
 CHUNK_BYTES = 512 << 20  # about what the activations of texts that are encoded together may take
@@ -175,6 +175,28 @@ def encode_in_chunks(
     if len(chunks) == 1 or not torch.is_grad_enabled():
         return torch.cat([encode(rows) for rows in chunks])
     return torch.cat([checkpoint(encode, rows, use_reentrant=False, preserve_rng_state=False) for rows in chunks])
+
+
+def encode_deep(model: ClipModel, tokens: ClassTokens, ctx: Tensor, deep: Iterable[Tensor], classes: Tensor | None) -> Tensor:
+    """Encode class names behind learned tokens in several blocks of the text tower (MaPLe, IVLP).
+
+    Args:
+        model: the base.
+        tokens: the class names.
+        ctx: ``(n_ctx, width)``.
+        deep: tensors like ``ctx``, one per block from the second, rounded to fp16 as they enter.
+        classes: ``long (k,)``, the classes in play; None for all.
+
+    Returns:
+        ``(k, embed_dim)``, unit length.
+    """
+    chosen = torch.arange(len(tokens), device=model.device) if classes is None else classes
+    rounded = {index: half_rounded(prompt) for index, prompt in enumerate(deep, start=1)}
+
+    def build(rows: Tensor) -> TextInput:
+        return tokens.assemble(ctx, chosen[rows], deep=rounded)
+
+    return encode_in_chunks(model, len(chosen), needed_length(tokens.eot[chosen], rounded), build)
 
 
 def spoken(names: Sequence[str]) -> list[str]:

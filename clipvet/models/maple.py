@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from clipvet.errors import UnknownLayoutError, UsageError
-from clipvet.models._class_tokens import ClassTokens, encode_in_chunks, neutral_wording
+from clipvet.models._class_tokens import ClassTokens, encode_deep, neutral_wording
 from clipvet.models._start import begin, random_tokens
 from clipvet.models._tensors import half_rounded, linear, random_linear, reject_unknown, take
 from clipvet.models._towers import TOWERS, depth_within, need_vit
-from clipvet.models.base import ClipModel, TextInput, needed_length
+from clipvet.models.base import ClipModel
 from clipvet.models.prompts import FreshStart, Prompt, ReadAs
 
 __all__ = ["MaPLe"]
@@ -104,13 +104,7 @@ class MaPLe(Prompt):
 
     def text_features(self, model: ClipModel, image_features: Tensor | None = None, *, classes: Tensor | None = None) -> Tensor:
         """Compute unit text features ``(k, d)``; see :meth:`Prompt.text_features`."""
-        chosen = torch.arange(len(self.tokens), device=model.device) if classes is None else classes
-        deep = {index: half_rounded(prompt) for index, prompt in enumerate(self.compound_prompts_text, start=1)}
-
-        def build(rows: Tensor) -> TextInput:
-            return self.tokens.assemble(self.ctx, chosen[rows], deep=deep)
-
-        return encode_in_chunks(model, len(chosen), needed_length(self.tokens.eot[chosen], deep), build)
+        return encode_deep(model, self.tokens, self.ctx, self.compound_prompts_text, classes)
 
     def state(self) -> dict[str, Tensor]:
         """Return ``prompt_learner.*``; the whole file has both towers besides (:func:`full_state`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
@@ -60,11 +61,10 @@ class FreshStart:
     class_specific: bool = False
 
 
-class Prompt(nn.Module):
+class Prompt(nn.Module, ABC):
     """The learned part of a prompt-tuned model: one subclass per family, parameters are what tuning changes.
 
-    A family overrides :meth:`from_tensors`, :meth:`fresh`, :meth:`text_features` and :meth:`state`, and
-    :meth:`visual_prompts` where it changes the image tower.
+    A family that changes the image tower also overrides :meth:`visual_prompts`.
     """
 
     family: ClassVar[str]
@@ -72,6 +72,7 @@ class Prompt(nn.Module):
     changes_image_tower: ClassVar[bool] = False  # features of one frozen tower cannot be reused (VPT, IVLP, MaPLe)
 
     @classmethod
+    @abstractmethod
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], model: ClipModel, class_names: Sequence[str] | None, read_as: ReadAs
     ) -> Self:
@@ -81,17 +82,17 @@ class Prompt(nn.Module):
             UnknownLayoutError: a tensor is missing or is none of this family's.
             UsageError: a shape does not fit the base, or the family needs class names and got none.
         """
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def fresh(cls, model: ClipModel, class_names: Sequence[str], start: FreshStart) -> Self:
         """Build an untuned prompt, initialised as the official code does."""
-        raise NotImplementedError
 
     def visual_prompts(self) -> Sequence[Tensor]:
         """Return the tokens for :meth:`ClipModel.encode_image`, none where the tower is untouched."""
         return ()
 
+    @abstractmethod
     def text_features(self, model: ClipModel, image_features: Tensor | None = None, *, classes: Tensor | None = None) -> Tensor:
         """Compute unit text features, differentiable with respect to the prompt and the image features.
 
@@ -103,11 +104,10 @@ class Prompt(nn.Module):
         Returns:
             ``(k, d)``, or ``(n, k, d)`` where :attr:`image_dependent`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Return the tensors as the family's official code saves them, so that it can load them back."""
-        raise NotImplementedError
 
 
 class PromptedClassifier:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from clipvet.errors import UsageError
-from clipvet.models._class_tokens import ClassTokens, encode_in_chunks
+from clipvet.models._class_tokens import ClassTokens, encode_deep
 from clipvet.models._start import begin, random_tokens
 from clipvet.models._tensors import half_rounded, reject_unknown, take
 from clipvet.models._towers import TOWERS, depth_within, fresh_deep, is_token, need_vit, read_deep
-from clipvet.models.base import ClipModel, TextInput, needed_length
+from clipvet.models.base import ClipModel
 from clipvet.models.maple import MaPLe
 from clipvet.models.prompts import FreshStart, Prompt, ReadAs
 from clipvet.models.zeroshot import HandWritten
@@ -143,13 +143,7 @@ class IVLP(Prompt):
 
     def text_features(self, model: ClipModel, image_features: Tensor | None = None, *, classes: Tensor | None = None) -> Tensor:
         """Compute unit text features ``(k, d)``; see :meth:`Prompt.text_features`."""
-        chosen = torch.arange(len(self.tokens), device=model.device) if classes is None else classes
-        deep = {index: half_rounded(prompt) for index, prompt in enumerate(self.deep, start=1)}
-
-        def build(rows: Tensor) -> TextInput:
-            return self.tokens.assemble(self.ctx, chosen[rows], deep=deep)
-
-        return encode_in_chunks(model, len(chosen), needed_length(self.tokens.eot[chosen], deep), build)
+        return encode_deep(model, self.tokens, self.ctx, self.deep, classes)
 
     def state(self) -> dict[str, Tensor]:
         """Return the tokens of both towers; the whole file has the towers besides (:func:`full_state`)."""
