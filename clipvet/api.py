@@ -181,7 +181,7 @@ def _base_identity(opened: Opened) -> str:
 
 def _null(opened: Opened, check: ModelCheck, probes: str) -> Null | None:
     """Find a shipped null that was measured on the like of this inspection."""
-    settings = settings_digest(check.name, dataclasses.asdict(check))  # type: ignore[call-overload]
+    settings = settings_digest(check.name, dataclasses.asdict(check))
     n_classes, family = len(opened.subject.classifier.class_names), opened.delivery.info.family
     base = _base_identity(opened)
     like = (
@@ -197,7 +197,7 @@ def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, probes:
         "files": [file.sha256 for file in opened.delivery.files],
         "base": _base_identity(opened),
         "classes": opened.subject.classifier.class_names,
-        "check": settings_digest(check.name, dataclasses.asdict(check)),  # type: ignore[call-overload]
+        "check": settings_digest(check.name, dataclasses.asdict(check)),
         "read as": [options.family, options.position, options.quick_gelu],
         "probes": hashlib.sha256(probes.contiguous().numpy().data).hexdigest(),
         "seed": options.seed,
@@ -216,7 +216,7 @@ def _clock(options: InspectOptions, began: float) -> Clock:
 def _search(check: ModelCheck, opened: Opened, probes: Tensor, run: Run, null: Null | None) -> Outcome:
     """Run the check and its controls, or as much of them as the budget allows."""
     asked = 2 if isinstance(check, MarginResidual) else 1
-    empty = CheckResult(check=check.name, statistic=float("nan"), settings=dataclasses.asdict(check))  # type: ignore[call-overload]
+    empty = CheckResult(check=check.name, statistic=float("nan"), settings=dataclasses.asdict(check))
     try:
         result = check.run(opened.subject, probes, run)
     except OutOfBudget as error:

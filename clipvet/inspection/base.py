@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import Field, dataclass
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -49,9 +49,13 @@ class Run:
 
 
 class ModelCheck(Protocol):
-    """Looks at a model through unlabelled images; the caller turns its statistic into a verdict."""
+    """Looks at a model through unlabelled images; the caller turns its statistic into a verdict.
+
+    A check is a dataclass whose fields are its whole configuration.
+    """
 
     name: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def run(self, subject: Subject, probes: Tensor, run: Run) -> CheckResult:
         """Measure every class on ``(n, 3, h, w)`` probe images in [0, 1]."""

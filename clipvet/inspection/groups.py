@@ -65,7 +65,8 @@ def search_groups(
         found = run.journal.get(key)
         if found is None:
             run.clock()
-            found = _search(logits, other, probes, evaluation, part, config, steps, run, start)
+            search = Search(logits, probes, part, config=config, seed=run.seed)
+            found = _found(search, other, evaluation, steps, start)
             run.journal.put(key, found)
         parts.append(found)
         run.progress(stage, number + 1, len(chunks))
@@ -74,24 +75,14 @@ def search_groups(
     return Searched(targets=targets, variables=variables, **merged)
 
 
-def _search(
-    logits: Logits,
-    other: Logits | None,
-    probes: Tensor,
-    evaluation: Tensor,
-    targets: Tensor,
-    config: SearchConfig,
-    steps: int,
-    run: Run,
-    start: Searched | None,
-) -> dict[str, Tensor]:
-    search = Search(logits, probes, targets, config=config, seed=run.seed)
+def _found(search: Search, other: Logits | None, evaluation: Tensor, steps: int, start: Searched | None) -> dict[str, Tensor]:
+    """Take a group's steps and measure what came of them."""
     if start is not None:
-        search.shape.load({n: v[[start.at(t) for t in targets.tolist()]] for n, v in start.variables.items()})
+        search.shape.load({n: v[[start.at(t) for t in search.targets.tolist()]] for n, v in start.variables.items()})
     search.restart_optimizer()
     for _ in range(steps):
         search.step()
-    own = search.measure(logits, evaluation)
+    own = search.measure(search.logits, evaluation)
     transferred = search.measure(other, evaluation).margin if other is not None else torch.full_like(own.margin, float("nan"))
     variables = {f"variable.{name}": value for name, value in search.shape.state().items()}
     return {"loss": search.last_loss, "margin": own.margin, "asr": own.asr, "transferred": transferred, **variables}

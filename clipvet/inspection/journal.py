@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -70,7 +71,7 @@ class Journal(MemoryJournal):
             return None
         try:
             return load_file(path)
-        except Exception as error:  # safetensors raises its own type for a damaged header
+        except (SafetensorError, OSError) as error:
             raise UnreadableError(f"{path}: the saved state is damaged ({error}): remove the file and resume again") from error
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -118,23 +119,12 @@ class MarginResidual:
         classes = torch.arange(len(subject.classifier.class_names))
         stage = f"{config.shape} {config.strength:.4g}"
         delivery, untuned = subject.classifier, subject.reference
-        common = {"config": config, "steps": self.screen_steps, "run": run}
-        baseline = search_groups(untuned, None, probes, evaluation, classes, stage=f"untuned prompt, {stage}", **common)  # type: ignore[arg-type]
-        screened = search_groups(delivery, untuned, probes, evaluation, classes, stage=f"delivery, {stage}", **common)  # type: ignore[arg-type]
+        search = partial(search_groups, probes=probes, evaluation=evaluation, config=config, run=run)
+        baseline = search(untuned, None, targets=classes, steps=self.screen_steps, stage=f"untuned prompt, {stage}")
+        screened = search(delivery, untuned, targets=classes, steps=self.screen_steps, stage=f"delivery, {stage}")
         scores = standardise(residuals(screened.margin, baseline.margin), self.floor)
         kept = scores.topk(min(self.keep, len(classes))).indices.sort().values
-        refined = search_groups(
-            delivery,
-            untuned,
-            probes,
-            evaluation,
-            kept,
-            config=config,
-            steps=self.refine_steps,
-            stage=f"refine, {stage}",
-            run=run,
-            start=screened,
-        )
+        refined = search(delivery, untuned, targets=kept, steps=self.refine_steps, stage=f"refine, {stage}", start=screened)
         return [
             self._row(subject, config, int(c), float(scores[i]), baseline, screened, refined if c in kept else None, evaluation)
             for i, c in enumerate(classes)

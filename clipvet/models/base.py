@@ -179,7 +179,8 @@ class ClipModel:
                 prompt = prompts[index]
                 x = torch.cat([x[:, : -len(prompt)], prompt.expand(len(x), -1, -1)], dim=1)
             x = block(x)
-        return visual.ln_post(x[:, 0]) @ visual.proj  # type: ignore[no-any-return]
+        features: Tensor = visual.ln_post(x[:, 0]) @ visual.proj
+        return features
 
     def tokenize(self, texts: list[str]) -> Tensor:
         """Turn strings into ``long (n, context_length)`` on the model's device."""
