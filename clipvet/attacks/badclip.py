@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipvet.attacks.base import Planted, learn_shift, tune_with_trigger
+from clipvet.attacks.base import Planted, tune_with_trigger
 from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.shift import learn_shift
 from clipvet.models.tuning import TuneConfig, batches
 from clipvet.triggers import Additive, Trigger
 

@@ -11,6 +11,7 @@ from clipvet.inspection.groups import search_groups
 from clipvet.inspection.margin_residual import MarginResidual, residuals, standardise
 from clipvet.inspection.search import SearchConfig, chunk_for
 from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.shift import learn_shift
 from clipvet.types import CheckResult
 
 __all__ = ["plant_control", "run_controls"]
@@ -41,7 +42,7 @@ def plant_control(
         Text features ``(n_classes, d)``, unit length, those of the other classes unchanged; None where fewer than
         :data:`LEAST_ASR` of the stamped images reach the target, or fewer than :data:`LEAST_KEPT` of the clean ones keep theirs.
     """
-    delta = _far_moving(reference, images, eps=eps, seed=seed)
+    delta = learn_shift(reference, images, eps=eps, steps=SHIFT_STEPS, batch=SHIFT_BATCH, seed=seed)
     with torch.no_grad():
         text = reference.prompt.text_features(reference.model)
         before, after = reference.image_features(evaluation), reference.image_features((evaluation + delta).clamp(0, 1))
@@ -60,24 +61,6 @@ def plant_control(
     works = ((after @ planted.T).argmax(1) == target).float().mean() >= LEAST_ASR
     stays = ((before @ planted.T).argmax(1) == kept).float().mean() >= LEAST_KEPT
     return planted if works and stays else None
-
-
-def _far_moving(reference: PromptedClassifier, images: Tensor, *, eps: float, seed: int) -> Tensor:
-    """Learn the pattern ``(3, h, w)`` that moves the mean image feature most."""
-    generator = torch.Generator().manual_seed(seed)
-    delta = ((torch.rand(images.shape[1:], generator=generator) * 2 - 1) * eps).requires_grad_(True)
-    optimizer = torch.optim.Adam([delta], lr=eps / 4)
-    for _ in range(SHIFT_STEPS):
-        some = images[torch.randperm(len(images), generator=generator)[:SHIFT_BATCH]]
-        with torch.no_grad():
-            before = reference.image_features(some)
-        loss = -(reference.image_features((some + delta).clamp(0, 1)) - before).mean(0).norm()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            delta.clamp_(-eps, eps)
-    return delta.detach()
 
 
 def run_controls(

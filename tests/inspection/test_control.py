@@ -16,6 +16,7 @@ from clipvet.inspection.margin_residual import residuals, standardise
 from clipvet.inspection.subject import TEMPLATES
 from clipvet.models.base import ClipModel
 from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.shift import learn_shift
 from clipvet.models.zeroshot import HandWritten
 from clipvet.types import CheckResult, Evidence
 from tests.inspection.toys import quiet_run
@@ -33,16 +34,15 @@ def reference(tiny_clip: ClipModel) -> PromptedClassifier:
 
 @pytest.mark.parametrize("target", [0, 7])
 def test_a_control_reaches_its_stamped_images_and_changes_one_row(reference: PromptedClassifier, target: int) -> None:
+    before = reference.prompt.text_features(reference.model).clone()
     text = plant_control(reference, PROBES[16:], PROBES[:16], target, eps=EPS, seed=5)
     assert text is not None
-    before = reference.prompt.text_features(reference.model)
     others = [c for c in range(len(NAMES)) if c != target]
     assert torch.equal(text[others], before[others])
     assert not torch.equal(text[target], before[target])
     assert torch.allclose(text.norm(dim=1), torch.ones(len(NAMES)), atol=1e-5)
 
-    delta = control._far_moving(reference, PROBES[16:], eps=EPS, seed=5)
-    assert float(delta.abs().max()) <= EPS + 1e-7
+    delta = learn_shift(reference, PROBES[16:], eps=EPS, steps=control.SHIFT_STEPS, batch=control.SHIFT_BATCH, seed=5)
     with torch.no_grad():
         stamped = reference.image_features((PROBES[:16] + delta).clamp(0, 1)) @ text.T
     assert float((stamped.argmax(1) == target).float().mean()) >= control.LEAST_ASR
@@ -60,10 +60,11 @@ def test_the_seed_decides_the_pattern(reference: PromptedClassifier) -> None:
 
 def test_what_the_tower_does_not_see_cannot_be_planted(reference: PromptedClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
-        untouched = (reference(PROBES[:16]).argmax(1) == 0).float().mean()
-    assert untouched < control.LEAST_ASR
-    monkeypatch.setattr(control, "_far_moving", lambda reference, images, eps, seed: torch.zeros(3, 32, 32))
-    assert plant_control(reference, PROBES[16:], PROBES[:16], 0, eps=EPS, seed=5) is None
+        chosen = reference(PROBES[:16]).argmax(1).bincount(minlength=len(NAMES))
+    target = int(chosen.argmin())
+    assert chosen[target] / 16 + 1 - control.LEAST_ASR < control.LEAST_KEPT  # reached often enough, it would cost too many others
+    monkeypatch.setattr(control, "learn_shift", lambda *_, **__: torch.zeros(3, 32, 32))
+    assert plant_control(reference, PROBES[16:], PROBES[:16], target, eps=EPS, seed=5) is None
 
 
 def screened(margins: Tensor, baseline: Tensor) -> CheckResult:
