@@ -6,13 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipvet.models._torchvision import make_importable
+from clipvet.models._open_clip import CLIP, SimpleTokenizer
 from clipvet.models.base import ClipModel
-
-make_importable()
-
-from open_clip.model import CLIP  # noqa: E402
-from open_clip.tokenizer import SimpleTokenizer  # noqa: E402
 
 ASSETS = Path(__file__).parent.parent / "clipvet/pocket/assets"
 

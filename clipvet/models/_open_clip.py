@@ -2,10 +2,8 @@
 
 from clipvet.models._torchvision import make_importable
 
-make_importable()
-import open_clip  # noqa: E402
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD  # noqa: E402
-from open_clip.model import CLIP  # noqa: E402
-from open_clip.tokenizer import SimpleTokenizer  # noqa: E402
+make_importable()  # before open_clip imports torchvision
+import open_clip  # noqa: E402 - after the line above
+from open_clip import CLIP, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, SimpleTokenizer  # noqa: E402 - likewise
 
 __all__ = ["CLIP", "OPENAI_DATASET_MEAN", "OPENAI_DATASET_STD", "SimpleTokenizer", "open_clip"]

@@ -44,7 +44,7 @@ def test_a_second_backward_pass_counts_again(tiny_clip, images):
 
 def test_nothing_is_counted_outside_the_context(tiny_clip, images):
     with count_images(tiny_clip) as seen:
-        pass
+        assert seen == ImageCount()
     tiny_clip.encode_image(images)
     with pytest.raises(RuntimeError, match="stop"), count_images(tiny_clip) as other:
         raise RuntimeError("stop")

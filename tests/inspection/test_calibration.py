@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,8 +77,8 @@ def test_without_a_null_each_check_has_a_constant_of_its_own() -> None:
     ],
 )
 def test_a_null_fits_the_like_of_what_it_was_measured_on(changed: dict[str, object], expected: bool) -> None:
-    like = {"base": "abc", "family": "coop", "n_classes": 10, "settings": KEY.settings, "probes": KEY.probes} | changed
-    assert fits(KEY, **like) is expected  # type: ignore[arg-type]
+    like: dict[str, Any] = {"base": "abc", "family": "coop", "n_classes": 10, "settings": KEY.settings, "probes": KEY.probes}
+    assert fits(KEY, **(like | changed)) is expected
 
 
 def test_a_family_is_of_the_kind_of_the_towers_that_it_changes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -190,6 +192,6 @@ def test_variables_can_be_taken_up(shape: str) -> None:
         ({"lr": 0.0}, "expected positive batch, chunk and lr, got 32, 128, 0.0"),
     ],
 )
-def test_a_bad_configuration_fails_when_it_is_built(values: dict[str, float], message: str) -> None:
+def test_a_bad_configuration_fails_when_it_is_built(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        SearchConfig(**values)  # type: ignore[arg-type]
+        SearchConfig(**values)

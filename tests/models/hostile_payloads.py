@@ -1,4 +1,4 @@
-"""Files that run code when pickle or ``torch.load(weights_only=False)`` opens them: all they do is create a marker."""
+"""Files that run code when pickle or torch opens them without a guard: all they do is create a marker."""
 
 from __future__ import annotations
 
@@ -137,8 +137,7 @@ def in_the_key_list(path: Path, marker: Path) -> None:
     good = path.read_bytes()
     stream = io.BytesIO(good)
     for _ in range(4):
-        for _op in pickletools.genops(stream):
-            pass
+        list(pickletools.genops(stream))  # moves the stream behind one pickle
     path.write_bytes(good[: stream.tell()] + dumps(PAYLOADS["os.system"](marker)))
 
 

@@ -219,7 +219,7 @@ TRAINER:
     CLASS_TOKEN_POSITION: middle
     N_CTX: 16
   NAME: ProGrad
-"""  # noqa: W291
+"""  # noqa: W291 - as Dassl writes an empty value
 
 
 def test_hints_are_read_from_a_log(tmp_path):

@@ -156,5 +156,5 @@ def save(path, state):
 
 
 def load(path):
-    """Read a file that this module wrote, its scheduler objects included."""
-    return torch.load(path, map_location="cpu", weights_only=False)["state_dict"]
+    """Read a file that this module wrote."""
+    return torch.load(path, map_location="cpu", weights_only=False)["state_dict"]  # it holds scheduler objects
