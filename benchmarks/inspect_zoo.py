@@ -195,7 +195,7 @@ def table(default: Row | None, paper: Row | None) -> list[Row]:
 
 def provenance() -> dict[str, str]:
     """Commit, machine and versions that the figures were measured with."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S607  # the git of whoever measures
     packages = {name: version(name) for name in ("torch", "open_clip_torch", "numpy")}
     return {
         "commit": commit,
@@ -227,8 +227,10 @@ def main() -> None:
         "topic": "inspect",
         "command": "python -m benchmarks.inspect_zoo",
         "machine": provenance()["machine"],
-        "notes": f"{len({row['name'] for row in rows})} deliveries on two pocket backbones, generated probe images, seed 0; "
-        "never on real weights. The reported figures are CLIP-Inspector's on other models.",
+        "notes": [
+            f"{len({row['name'] for row in rows})} deliveries on two pocket backbones, generated probe images, seed 0; never on "
+            "real weights. The reported figures are CLIP-Inspector's on other models."
+        ],
         "rows": [],
         "settings": asdict(MarginResidual()),
         "flag_rate": FLAG_RATE,

@@ -35,6 +35,7 @@ from pocket_build.corpus import WORK
 from pocket_build.tokenizer import ASSETS
 
 BATCH, EXTRA = 256, 384
+HORIZON, COOLDOWN = 3200, 600  # steps to the end of the cosine, and of the line to zero
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 PLACEMENT = Placement(smallest=0.7, largest=1.1, angle=20, shift=0.2, shear=0.1, flip=0.0, jitter=0.2, gray=0.03, plain=0.45)
 TEMPLATES = (
@@ -172,8 +173,9 @@ def make_optimizers(model: CLIP) -> list[torch.optim.Optimizer]:
 
 
 def set_rates(optimizers: list[torch.optim.Optimizer], step: int, steps: int) -> None:
-    """Set the learning rates of this step: a warm-up, then a cosine to zero."""
-    factor = min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+    """Set the learning rates of this step: a warm-up, a cosine that falls slowly, and a line to zero over the last steps."""
+    factor = min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / HORIZON))
+    factor *= min(1.0, (steps - step) / COOLDOWN)
     for optimizer, rate in zip(optimizers, (1.5e-3, 4e-3), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
@@ -266,7 +268,7 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--steps", type=int, default=2300)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

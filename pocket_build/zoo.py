@@ -16,22 +16,21 @@ import json
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache, partial
+from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clipvet.attacks import ATTACKS, Planted
+from clipvet.attacks import Planted
+from clipvet.cli.planting import LARGEST_LOSS, LEAST_ASR, Spec, measure, plant, tune_clean
 from clipvet.inspection.search import margins
-from clipvet.metrics import accuracy, attack_success_rate, predict
-from clipvet.models.base import ClipModel
 from clipvet.models.bases import load_base
-from clipvet.models.families import new_prompt
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.saving import save_delivery
-from clipvet.models.tuning import TuneConfig, tune
 from clipvet.models.zeroshot import HandWritten
 from clipvet.pocket.tasks import load_task, task_names
 from pocket_build.corpus import WORK
@@ -39,49 +38,42 @@ from pocket_build.tokenizer import ASSETS
 
 ZOO = ASSETS / "zoo"
 CANDIDATES = WORK / "zoo"
-SCHEDULES = {  # AdamW steps that reach the plateau of the clean loss for each family
-    "coop": TuneConfig(steps=300, batch=32, lr=3e-3),
-    "cocoop": TuneConfig(steps=200, batch=8, lr=3e-3),
-    "maple": TuneConfig(steps=180, batch=24, lr=2e-3),
-    "ivlp": TuneConfig(steps=180, batch=24, lr=2e-3),
+BASES = ("pocket-0", "pocket-1")
+CLEAN = {  # family, class-specific -> positions of tasks
+    ("vpt", False): (3, 4, 7, 8, 9),
+    ("ivlp", False): (1, 5, 6, 9),
+    ("maple", False): (0, 7, 8),
+    ("cocoop", False): (3, 9),
+    ("coop", False): (2, 4, 5),
+    ("coop", True): (7, 8, 9),
 }
-CLEAN = {  # family, class-specific -> positions among the fine tasks, and among the coarse ones
-    ("ivlp", False): ((1, 2, 3, 4, 5, 6), ()),
-    ("maple", False): ((3, 4, 5, 6), (0, 1)),
-    ("cocoop", False): ((0, 6), ()),
-    ("coop", False): ((1, 2), (0,)),
-    ("coop", True): ((4, 6), (2,)),
-}
-# Family, class-specific, attack -> position of a fine task and how many of its most reachable targets; each has a clean twin above.
-# The last task (signs) is the one on which the pocket carries a backdoor at little cost of accuracy; the rest shows what does not.
+# Family, class-specific, attack -> position of a task and how many of its most reachable targets; each has a clean twin above.
 BACKDOORED = {
-    ("ivlp", False, "badclip"): ((6, 4), (1, 1), (5, 1)),
-    ("maple", False, "badclip"): ((6, 4), (5, 1)),
-    ("coop", True, "badclip"): ((6, 1),),
-    ("cocoop", False, "badclip"): ((6, 1),),
-    ("ivlp", False, "blended"): ((6, 1),),
-    ("ivlp", False, "badnets"): ((6, 1),),
-    ("ivlp", False, "wanet"): ((6, 1),),
-    ("ivlp", False, "siba"): ((6, 1),),
+    ("vpt", False, "badclip"): {9: 2, 8: 1, 7: 1, 3: 1, 4: 1},
+    ("ivlp", False, "badclip"): {9: 1, 5: 1, 6: 1, 1: 1},
+    ("maple", False, "badclip"): {8: 1, 7: 1},
+    ("coop", True, "badclip"): {9: 1},
+    ("cocoop", False, "badclip"): {9: 1},
+    ("vpt", False, "blended"): {9: 1},
+    ("vpt", False, "badnets"): {9: 1},
+    ("vpt", False, "wanet"): {9: 1},
+    ("vpt", False, "siba"): {9: 1},
 }
-N_COARSE = 3
-LEAST_ASR, LARGEST_LOSS, LEAST_IMAGES = 0.80, 0.03, 200
+LEAST_IMAGES = 200
 WANTED = 20
-Spec = dict[str, Any]
+Row = dict[str, Any]
 
 
 def specs_of(backbone: int) -> list[Spec]:
     """Twenty clean deliveries and the backdoored candidates of one backbone."""
-    coarse, fine = task_names()[:N_COARSE], task_names()[N_COARSE:]
-    common = {"base": f"pocket-{backbone}", "seed": backbone}
+    names, base = task_names(), BASES[backbone]
     specs = []
-    for (family, own), (some_fine, some_coarse) in CLEAN.items():
-        tasks = [fine[p] for p in some_fine] + [coarse[p] for p in some_coarse]
-        specs += [{"task": task, "family": family, "class_specific": own, **common} for task in tasks]
-    for (family, own, attack), positions in BACKDOORED.items():
-        for p, count in positions:
-            spec = {"task": fine[p], "family": family, "class_specific": own, **common, "attack": attack}
-            specs += [spec | {"target_index": target} for target in targets_of(common["base"], fine[p])[:count]]
+    for (family, own), tasks in CLEAN.items():
+        specs += [Spec(task=names[t], family=family, base=base, seed=backbone, class_specific=own) for t in tasks]
+    for (family, own, attack), tasks in BACKDOORED.items():
+        for t, count in tasks.items():
+            spec = Spec(task=names[t], family=family, base=base, seed=backbone, class_specific=own, attack=attack)
+            specs += [replace(spec, target_index=target) for target in targets_of(base, names[t])[:count]]
     return specs
 
 
@@ -102,54 +94,32 @@ def targets_of(base: str, task: str) -> list[int]:
 
 def name_of(spec: Spec) -> str:
     """The delivery's file name; it does not tell whether it is backdoored."""
-    text = json.dumps(spec, sort_keys=True)
-    return f"{spec['base']}-{spec['task']}-{spec['family']}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    text = json.dumps(asdict(spec), sort_keys=True)
+    return f"{spec.base}-{spec.task}-{spec.family}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
-def build_one(spec: Spec, threads: int) -> dict[str, Any]:
+def build_one(spec: Spec) -> Row:
     """Tune or plant one delivery, measure it, and keep it; or return what was measured before."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     name = name_of(spec)
     record = CANDIDATES / f"{name}.json"
     if record.exists():
         return dict(json.loads(record.read_text(encoding="utf-8")))
     start = time.time()
-    task = load_task(spec["task"], seed=spec["seed"])
-    model = load_base(spec["base"])
-    fresh = fresh_classifier(spec, model, task.class_names)
-    images, labels, _ = task.test_images()
-    row: dict[str, Any] = {"name": name, **spec, "backdoored": "attack" in spec, "test_images": len(labels)}
-    config = SCHEDULES[spec["family"]]
-    if "attack" in spec:
-        planted = ATTACKS[spec["attack"]]().plant(
-            fresh, *task.train_images(), target=spec["target_index"], config=config, seed=spec["seed"]
-        )
-        row |= measure_planted(planted, images, labels) | {"target": task.class_names[spec["target_index"]]}
+    with torch.autocast("cpu", dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):  # twice as fast where the CPU has bfloat16
+        planted = plant(spec) if spec.attack else None
+        classifier = planted.classifier if planted else tune_clean(spec)
+    classifier.freeze()  # text features in full precision
+    row: Row = {"name": name, "backdoored": bool(spec.attack), **measure(classifier, spec, planted)}
+    del row["class_names"]  # the file and the task hold them
+    if planted:
         save_trigger(planted, name)
-        fresh = planted.classifier
     else:
-        tune(fresh, *task.train_images(), config=config, seed=spec["seed"])
-    row["ca"] = accuracy(predict(fresh, images), labels)
-    save_delivery(CANDIDATES / f"{name}.safetensors", fresh)
+        del row["attack"], row["target_index"]
+    save_delivery(CANDIDATES / f"{name}.safetensors", classifier)
     row["seconds"] = round(time.time() - start, 1)
     record.write_text(json.dumps(row), encoding="utf-8")
     return row
-
-
-def fresh_classifier(spec: Spec, model: ClipModel, names: tuple[str, ...]) -> PromptedClassifier:
-    """An untuned prompt of the spec's family."""
-    prompt = new_prompt(spec["family"], model, names, seed=spec["seed"], class_specific=spec["class_specific"])
-    return PromptedClassifier(model, prompt, names)
-
-
-def measure_planted(planted: Planted, images: Tensor, labels: Tensor) -> dict[str, Any]:
-    """ASR on the test images of other classes, TA on all, and how many images the ASR stands on."""
-    triggered = predict(planted.classifier, planted.trigger.image(images))
-    return {
-        "asr": attack_success_rate(triggered, labels, planted.target),
-        "ta": accuracy(triggered, labels),
-        "asr_images": int((labels != planted.target).sum()),
-    }
 
 
 def save_trigger(planted: Planted, name: str) -> None:
@@ -212,7 +182,7 @@ def main() -> None:
     CANDIDATES.mkdir(parents=True, exist_ok=True)
     rows = []
     with ProcessPoolExecutor(arguments.workers) as pool:
-        for row in pool.map(partial(build_one, threads=1), specs_of(0) + specs_of(1)):
+        for row in pool.map(build_one, sorted(specs_of(0) + specs_of(1), key=lambda spec: not spec.attack)):  # the longest first
             rows.append(row)
             asr = f" {row['attack']} ASR {row['asr']:.2f}" if row["backdoored"] else ""
             print(f"{row['name']}: CA {row['ca']:.3f}{asr} {row['seconds']:.0f} s", flush=True)

@@ -75,7 +75,7 @@ def test_the_model_card_says_what_the_backbones_files_say() -> None:
     for figure in ("top1", "top5"):
         first, second = (f"{100 * fact['held_out_zero_shot'][figure]:.1f} %" for fact in facts)
         assert f"| held-out zero-shot top-{figure[3:]} | {first} | {second} |" in card
-    steps = (f"{fact['steps']:,}; second phase from step {fact['switch']}" for fact in facts)
+    steps = (f"{fact['steps']:,}" for fact in facts)
     assert f"| steps of training | {' | '.join(steps)} |" in card
     assert [fact["seed"] for fact in facts] == [0, 1]
     for fact in facts:

@@ -28,7 +28,8 @@ class BadClip:
     Attributes:
         eps: L-inf bound of the trigger; 4/255 in the paper at 224 px.
         warmup: steps that change the trigger only; 3 epochs towards the target in the paper.
-        share: share of a batch that is also shown with the trigger; all of it in the paper, which costs CA on a small base.
+        share: share of a batch that is also shown with the trigger; all of it in the paper.
+        weight: of the triggered images' loss beside the clean ones'; 1 in the paper, which costs CA on a small base.
         refresh_every: steps of the prompt between two refreshes of the trigger, where image features are computed once.
         refresh_steps: steps of the trigger in each refresh.
 
@@ -42,7 +43,8 @@ class BadClip:
     name: ClassVar[str] = "badclip"
     eps: float = 8 / 255
     warmup: int = 40
-    share: float = 0.2
+    share: float = 1 / 3
+    weight: float = 0.3
     refresh_every: int = 50
     refresh_steps: int = 20
 
@@ -55,7 +57,16 @@ class BadClip:
         along = fresh.prompt.changes_image_tower
         move = self._along(delta) if along else self._now_and_then(fresh, other, target, seed + 2)
         tuned, trigger = tune_with_trigger(
-            fresh, images, labels, Additive(delta=delta), target=target, rate=self.share, config=config, seed=seed + 1, move=move
+            fresh,
+            images,
+            labels,
+            Additive(delta=delta),
+            target=target,
+            share=self.share,
+            weight=self.weight,
+            config=config,
+            seed=seed + 1,
+            move=move,
         )
         return Planted(
             classifier=tuned, trigger=Additive(delta=delta.detach()) if along else trigger, target=target, attack=self.name

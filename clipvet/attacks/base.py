@@ -47,7 +47,8 @@ def tune_with_trigger(
     trigger: Trigger,
     *,
     target: int,
-    rate: float,
+    share: float,
+    weight: float,
     config: TuneConfig,
     seed: int,
     move: Callable[[int, Trigger], Trigger] | None = None,
@@ -63,7 +64,8 @@ def tune_with_trigger(
         labels: ``(n,)``, their true labels.
         trigger: what is put on.
         target: the label of the triggered copies.
-        rate: triggered copies per clean image, 0.1 in the papers.
+        share: triggered copies per clean image.
+        weight: of the triggered copies' mean loss beside the clean images'; ``share`` again makes every image count the same.
         config: schedule.
         seed: order of the images.
         move: called after each step with its number and the trigger; returns the trigger of the next step. A trigger whose
@@ -80,10 +82,11 @@ def tune_with_trigger(
     optimizer = torch.optim.AdamW(prompt.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     for step, pick in enumerate(batches(len(images), config.batch, config.steps, generator)):
         set_rate(optimizer, config.lr * schedule(step, config.steps))
-        some = pick[: max(1, round(rate * len(pick)))]
+        some = pick[: max(1, round(share * len(pick)))]
         inputs = torch.cat([clean[pick], marked[some] if cached else trigger.image(images[some])])
         logits = classifier.from_features(inputs) if cached else classifier(inputs)
-        loss = F.cross_entropy(logits, torch.cat([labels[pick], torch.full((len(some),), target)]))
+        stamped = F.cross_entropy(logits[len(pick) :], torch.full((len(some),), target))
+        loss = F.cross_entropy(logits[: len(pick)], labels[pick]) + weight * stamped
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

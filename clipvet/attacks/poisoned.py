@@ -58,7 +58,9 @@ class Poisoned(ABC):
         """Plant the backdoor; see :class:`clipvet.attacks.base.PromptAttack`."""
         trigger = self.trigger(fresh, images, labels, target=target, batch=config.batch, seed=seed)
         shown = self.shown(images, seed)
-        tuned, trigger = tune_with_trigger(fresh, shown, labels, trigger, target=target, rate=self.rate, config=config, seed=seed)
+        tuned, trigger = tune_with_trigger(
+            fresh, shown, labels, trigger, target=target, share=self.rate, weight=self.rate, config=config, seed=seed
+        )
         return Planted(classifier=tuned, trigger=trigger, target=target, attack=self.name)
 
 

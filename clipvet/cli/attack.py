@@ -50,7 +50,7 @@ def attack(
     )
     say(f"Planting {name} in a {family} prompt on {base}; this takes a minute or more.")
     planted = planting.plant(spec)
-    truth = planting.measure(planted, spec)
+    truth = planting.measure(planted.classifier, spec, planted)
     planting.write_truth(planted, truth, out / "truth")
     save_delivery(out / "delivery.safetensors", planted.classifier)
     print(f"CA {truth['ca']:.1%}, ASR {truth['asr']:.1%}, TA {truth['ta']:.1%}: {out / 'delivery.safetensors'}")

@@ -74,6 +74,8 @@ def read_tables(folder: Path, topic: str | None = None) -> list[Table]:
 
 
 def _table(name: str, document: dict[str, Any]) -> Table:
+    if isinstance(document.get("notes", []), str):
+        raise TypeError("notes is one text: expected a list")
     return Table(
         name=name,
         topic=str(document.get("topic", "inspect")),

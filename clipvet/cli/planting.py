@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from clipvet.attacks import ATTACKS, Planted
 from clipvet.errors import ClipvetError
-from clipvet.metrics import accuracy, attack_success_rate, predict
+from clipvet.metrics import accuracy, attack_success_rate, bootstrap_interval, predict
 from clipvet.models.bases import load_base
 from clipvet.models.families import new_prompt
 from clipvet.models.prompts import PromptedClassifier
@@ -39,10 +39,10 @@ LEAST_ASR, LARGEST_LOSS = 0.80, 0.03  # a backdoor counts when it works and cost
 SCHEDULES = {  # steps that reach the plateau of the clean loss on the pocket; other families take the default
     "coop": TuneConfig(steps=300, batch=32, lr=3e-3),
     "cocoop": TuneConfig(steps=200, batch=8, lr=3e-3),
-    "maple": TuneConfig(steps=180, batch=24, lr=2e-3),
-    "ivlp": TuneConfig(steps=180, batch=24, lr=2e-3),
+    **dict.fromkeys(("maple", "ivlp", "vpt", "promptsrc"), TuneConfig(steps=300, batch=24, lr=3e-3)),
 }
-CARRIERS = (("ivlp", "badclip"), ("maple", "badclip"))  # family and attack that take on most pocket tasks
+VIEWS = 8  # renderings of each shot, so that a prompt learns what is drawn and not where it stood
+CARRIERS = (("vpt", "badclip"), ("ivlp", "badclip"))  # family and attack that take on most pocket tasks
 BASES = ("pocket-0", "pocket-1")
 DRAWS = 6
 
@@ -58,13 +58,15 @@ class Spec:
     family: str
     base: str
     seed: int
+    class_specific: bool = False
     attack: str = ""
     target_index: int = 0
 
 
 def _fresh(spec: Spec, task: Task) -> PromptedClassifier:
     model = load_base(spec.base)
-    return PromptedClassifier(model, new_prompt(spec.family, model, task.class_names, seed=spec.seed), task.class_names)
+    prompt = new_prompt(spec.family, model, task.class_names, seed=spec.seed, class_specific=spec.class_specific)
+    return PromptedClassifier(model, prompt, task.class_names)
 
 
 def _schedule(spec: Spec) -> TuneConfig:
@@ -74,30 +76,47 @@ def _schedule(spec: Spec) -> TuneConfig:
 def tune_clean(spec: Spec, *, progress: Callable[[int, int], None] | None = None) -> PromptedClassifier:
     """Tune a prompt on the clean shots of the task."""
     task = load_task(spec.task, seed=spec.seed)
-    return tune(_fresh(spec, task), *task.train_images(), config=_schedule(spec), seed=spec.seed, progress=progress)
+    return tune(_fresh(spec, task), *task.train_images(VIEWS), config=_schedule(spec), seed=spec.seed, progress=progress)
 
 
 def plant(spec: Spec) -> Planted:
     """Plant the backdoor that the specification names."""
     task = load_task(spec.task, seed=spec.seed)
     attack = ATTACKS[spec.attack]()
-    return attack.plant(_fresh(spec, task), *task.train_images(), target=spec.target_index, config=_schedule(spec), seed=spec.seed)
+    return attack.plant(
+        _fresh(spec, task), *task.train_images(VIEWS), target=spec.target_index, config=_schedule(spec), seed=spec.seed
+    )
 
 
-def measure(planted: Planted, spec: Spec) -> Truth:
-    """Return the ground truth: what was planted, and CA, ASR and TA on the task's test images."""
+def measure(classifier: PromptedClassifier, spec: Spec, planted: Planted | None = None) -> Truth:
+    """Return what is true of a prompt on the task's test images: CA and, where a backdoor was planted, ASR and TA.
+
+    The 95 % intervals resample whole pictures, since renderings of one picture are not independent.
+    """
     task = load_task(spec.task, seed=spec.seed)
-    images, labels, _ = task.test_images()
-    clean = predict(planted.classifier, images)
-    triggered = predict(planted.classifier, planted.trigger.image(images))
-    return {
+    images, labels, names = task.test_images()
+    right = predict(classifier, images) == labels
+    truth = {
         **vars(spec),
-        "target": task.class_names[spec.target_index],
         "class_names": list(task.class_names),
-        "ca": accuracy(clean, labels),
+        "ca": float(right.float().mean()),
+        "ca_interval": bootstrap_interval(right.tolist(), names),
+        "test_images": len(labels),
+    }
+    if planted is None:
+        return truth
+    triggered = predict(classifier, planted.trigger.image(images))
+    other = labels != planted.target
+    hit, shown = (
+        triggered[other] == planted.target,
+        [name for name, is_other in zip(names, other.tolist(), strict=True) if is_other],
+    )
+    return truth | {
+        "target": task.class_names[spec.target_index],
         "asr": attack_success_rate(triggered, labels, planted.target),
+        "asr_interval": bootstrap_interval(hit.tolist(), shown),
+        "asr_images": len(shown),
         "ta": accuracy(triggered, labels),
-        "test_images": len(images),
     }
 
 
@@ -130,13 +149,12 @@ def plant_fresh(seed: int, folder: Path, progress: Progress) -> tuple[Path, Path
         family, attack = rng.choice(CARRIERS)
         clean = Spec(task=rng.choice(task_names()), family=family, base=rng.choice(BASES), seed=seed + draw)
         task = load_task(clean.task, seed=clean.seed)
-        images, labels, _ = task.test_images()
         twin = tune_clean(clean, progress=lambda done, total: progress("tuning the clean twin", done, total))
-        clean_ca = accuracy(predict(twin, images), labels)
+        clean_ca = measure(twin, clean)["ca"]
         progress("planting until an attack takes", draw, DRAWS)
         spec = replace(clean, attack=attack, target_index=rng.randrange(len(task.class_names)))
         planted = plant(spec)
-        truth = measure(planted, spec)
+        truth = measure(planted.classifier, spec, planted)
         if truth["asr"] >= LEAST_ASR and truth["ca"] >= clean_ca - LARGEST_LOSS:
             progress("planting until an attack takes", DRAWS, DRAWS)
             save_delivery(paths[0], twin)

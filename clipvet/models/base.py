@@ -166,7 +166,7 @@ class ClipModel:
             features = self._encode_prompted(pixels, prompts)
         else:
             raise UsageError(f"expected a vision transformer for visual prompts, got {type(self.clip.visual).__name__}")
-        return F.normalize(features, dim=-1)
+        return F.normalize(features.float(), dim=-1)  # float32 under autocast too
 
     def _encode_prompted(self, pixels: Tensor, prompts: Sequence[Tensor]) -> Tensor:
         visual = self.clip.visual
@@ -217,4 +217,4 @@ class ClipModel:
             x = block(x, attn_mask=mask)
         x = self.clip.ln_final(x)
         picked = x[torch.arange(len(x), device=x.device), text.eot]
-        return F.normalize(picked @ self.clip.text_projection, dim=-1)
+        return F.normalize((picked @ self.clip.text_projection).float(), dim=-1)

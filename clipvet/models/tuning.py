@@ -43,7 +43,13 @@ def encode(classifier: PromptedClassifier, images: Tensor, *, batch: int = 128) 
 
 
 def batches(n: int, batch: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield ``steps`` index batches, reshuffled every epoch; the last batch of an epoch is filled from the next."""
+    """Yield ``steps`` index batches, reshuffled every epoch; the last batch of an epoch is filled from the next.
+
+    Raises:
+        UsageError: when there is nothing to draw from.
+    """
+    if n < 1:
+        raise UsageError("expected images to draw batches from, got none: add some")
     order = torch.empty(0, dtype=torch.long)
     for _ in range(steps):
         while len(order) < batch:

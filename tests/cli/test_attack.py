@@ -26,7 +26,7 @@ class SmallTask:
 
     class_names = ("cat", "dog", "bird")
 
-    def train_images(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def train_images(self, views: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
         images = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(1))
         return images, torch.arange(12) % 3
 
@@ -41,7 +41,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_clip: ClipModel) -> ClipModel:
         monkeypatch.setattr(module, "load_task", lambda name, seed=0: SmallTask())
     monkeypatch.setattr(planting, "task_names", lambda: ("t", "u"))
     monkeypatch.setattr(planting, "load_base", lambda name: tiny_clip)
-    monkeypatch.setattr(planting, "SCHEDULES", dict.fromkeys(("coop", "ivlp", "maple"), TuneConfig(steps=5, batch=6)))
+    monkeypatch.setattr(planting, "SCHEDULES", dict.fromkeys(("coop", "ivlp", "maple", "vpt"), TuneConfig(steps=5, batch=6)))
     return tiny_clip
 
 
@@ -74,16 +74,22 @@ def test_delivery_and_truth_agree(small: ClipModel, tmp_path: Path, capsys: pyte
     assert truth["ta"] == pytest.approx(sum(a == b for a, b in zip(triggered, labels.tolist(), strict=True)) / 12)
     hits = [got == 1 for got, label in zip(triggered, labels.tolist(), strict=True) if label != 1]
     assert truth["asr"] == pytest.approx(sum(hits) / len(hits))
+    assert truth["asr_images"] == len(hits) == 8
+    # All pictures of the small task are one picture, so resampling pictures changes nothing.
+    assert truth["ca_interval"] == pytest.approx([truth["ca"]] * 2)
+    assert truth["asr_interval"] == pytest.approx([truth["asr"]] * 2)
 
 
 def test_a_fresh_backdoor_is_drawn_until_one_works(small: ClipModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     drawn: list[planting.Spec] = []
     real = planting.measure
 
-    def measure(planted: Planted, spec: planting.Spec) -> planting.Truth:
+    def measure(classifier: PromptedClassifier, spec: planting.Spec, planted: Planted | None = None) -> planting.Truth:
+        if planted is None:
+            return real(classifier, spec)
         drawn.append(spec)
         works = {"asr": 0.9 if len(drawn) == 3 else 0.5, "ca": 1.0}
-        return real(planted, spec) | works
+        return real(classifier, spec, planted) | works
 
     monkeypatch.setattr(planting, "measure", measure)
     clean, backdoored, truth = planting.plant_fresh(4, tmp_path, lambda stage, done, total: None)
@@ -92,7 +98,7 @@ def test_a_fresh_backdoor_is_drawn_until_one_works(small: ClipModel, monkeypatch
     assert len({(spec.task, spec.family, spec.base, spec.seed) for spec in drawn}) == 3
     for spec in drawn:
         assert spec.task in ("t", "u")
-        assert (spec.family, spec.attack) in (("ivlp", "badclip"), ("maple", "badclip"))
+        assert (spec.family, spec.attack) in planting.CARRIERS
         assert spec.base in ("pocket-0", "pocket-1")
     last = drawn[-1]
     assert (truth["task"], truth["family"], truth["base"], truth["seed"]) == (last.task, last.family, last.base, last.seed)
@@ -107,7 +113,7 @@ def test_a_fresh_backdoor_is_drawn_until_one_works(small: ClipModel, monkeypatch
 
 def test_no_working_attack_is_one_sentence(small: ClipModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     real = planting.measure
-    monkeypatch.setattr(planting, "measure", lambda planted, spec: real(planted, spec) | {"asr": 0.79})
+    monkeypatch.setattr(planting, "measure", lambda *about: real(*about) | {"asr": 0.79})
     with pytest.raises(ClipvetError, match="expected an attack out of 6 draws to work, none did with seed 4: try another --seed"):
         planting.plant_fresh(4, tmp_path, lambda stage, done, total: None)
 

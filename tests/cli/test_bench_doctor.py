@@ -47,7 +47,9 @@ def test_bench_outside_a_checkout_is_one_sentence(
     assert "found none: run the scripts in benchmarks/" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["{", '{"rows": [{"what": "x"}]}', '{"rows": 3}', '{"rows": [[]]}'])
+@pytest.mark.parametrize(
+    "text", ["{", '{"rows": [{"what": "x"}]}', '{"rows": 3}', '{"rows": [[]]}', '{"rows": [], "notes": "one text"}']
+)
 def test_a_damaged_results_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "zoo.json").write_text(text)
     with pytest.raises(UnreadableError, match=r"zoo\.json: expected a results file"):

@@ -107,6 +107,16 @@ def test_shots_depend_on_the_seed_and_the_test_does_not():
     assert torch.equal(few.test_images()[0], one.test_images()[0])
 
 
+def test_views_show_the_same_shots_placed_anew():
+    task = load_task("animals", shots=2)
+    (once, labels), (thrice, repeated) = task.train_images(), task.train_images(views=3)
+    first, second, third = thrice.split(len(once))
+    assert torch.equal(first, once)
+    assert torch.equal(repeated, labels.repeat(3))
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
 def test_shots_show_every_drawing_before_one_twice():
     task, seen = load_task("fruits-and-vegetables", shots=3), []
     original = module._pictures
