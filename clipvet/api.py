@@ -107,7 +107,7 @@ def plan_inspection(delivery: Path, options: InspectOptions) -> InspectPlan:
         f"{check.name}: search a trigger for each of {len(opened.subject.classifier.class_names)} classes",
         "plant controls, judge against a null, and report",
     )
-    return InspectPlan(stages=stages, image_passes=passes, seconds=passes * _seconds_per_pass(opened.subject, probes))
+    return InspectPlan(stages=stages, image_passes=passes, seconds=passes * _seconds_per_pass(check, opened.subject, probes))
 
 
 def inspect_model(delivery: Path, options: InspectOptions, *, progress: Progress | None = None) -> Report:
@@ -231,11 +231,12 @@ def _search(check: ModelCheck, opened: Opened, probes: Tensor, run: Run, null: N
     return Outcome(result=result, controls=controls, unfinished="", coverage=Coverage(done=asked, asked=asked))
 
 
-def _seconds_per_pass(subject: Subject, probes: Tensor) -> float:
+def _seconds_per_pass(check: ModelCheck, subject: Subject, probes: Tensor) -> float:
     """Time one forward and backward pass of a few images, after a first one that is not counted."""
     images = probes[: min(16, len(probes))]
     for _ in range(2):
         began = time.monotonic()
         pixels = images.clone().requires_grad_(True)
-        subject.classifier(pixels).sum().backward()
+        with subject.mixed_precision(wanted=getattr(check, "mixed_precision", False)):
+            subject.classifier(pixels).sum().backward()
     return (time.monotonic() - began) / len(images)

@@ -76,16 +76,21 @@ def _schedule(spec: Spec) -> TuneConfig:
 def tune_clean(spec: Spec, *, progress: Callable[[int, int], None] | None = None) -> PromptedClassifier:
     """Tune a prompt on the clean shots of the task."""
     task = load_task(spec.task, seed=spec.seed)
-    return tune(_fresh(spec, task), *task.train_images(VIEWS), config=_schedule(spec), seed=spec.seed, progress=progress)
+    fresh = _fresh(spec, task)
+    with fresh.model.mixed_precision():
+        tuned = tune(fresh, *task.train_images(VIEWS), config=_schedule(spec), seed=spec.seed, progress=progress)
+    return tuned.freeze()  # text features in float32
 
 
 def plant(spec: Spec) -> Planted:
     """Plant the backdoor that the specification names."""
     task = load_task(spec.task, seed=spec.seed)
-    attack = ATTACKS[spec.attack]()
-    return attack.plant(
-        _fresh(spec, task), *task.train_images(VIEWS), target=spec.target_index, config=_schedule(spec), seed=spec.seed
-    )
+    attack, fresh = ATTACKS[spec.attack](), _fresh(spec, task)
+    images, labels = task.train_images(VIEWS)
+    with fresh.model.mixed_precision():
+        planted = attack.plant(fresh, images, labels, target=spec.target_index, config=_schedule(spec), seed=spec.seed)
+    planted.classifier.freeze()  # text features in float32
+    return planted
 
 
 def measure(classifier: PromptedClassifier, spec: Spec, planted: Planted | None = None) -> Truth:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import Field, dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -33,6 +34,15 @@ class Subject:
 
     classifier: PromptedClassifier
     reference: PromptedClassifier | None
+
+    @contextmanager
+    def mixed_precision(self, *, wanted: bool) -> Iterator[None]:
+        """Pass both towers as :meth:`clipvet.models.base.ClipModel.mixed_precision` does."""
+        with ExitStack() as stack:
+            for one in (self.classifier, self.reference):
+                if one is not None:
+                    stack.enter_context(one.model.mixed_precision(wanted=wanted))
+            yield
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,24 +94,25 @@ def run_controls(
     found = []
     for number in range(min(COUNT, len(order))):
         target = order[number]
-        text = plant_control(reference, searched, evaluation, target, eps=check.strength, seed=run.seed + number)
-        if text is None:
-            continue
+        with subject.mixed_precision(wanted=check.mixed_precision):
+            text = plant_control(reference, searched, evaluation, target, eps=check.strength, seed=run.seed + number)
+            if text is None:
+                continue
 
-        def logits(images: Tensor, text: Tensor = text) -> Tensor:
-            return reference.model.logit_scale * reference.image_features(images) @ text.T
+            def logits(images: Tensor, text: Tensor = text) -> Tensor:
+                return reference.model.logit_scale * reference.image_features(images) @ text.T
 
-        got = search_groups(
-            logits,
-            None,
-            searched,
-            evaluation,
-            torch.tensor([target]),
-            config=config,
-            steps=check.screen_steps,
-            stage=f"control {number}",
-            run=run,
-        )
+            got = search_groups(
+                logits,
+                None,
+                searched,
+                evaluation,
+                torch.tensor([target]),
+                config=config,
+                steps=check.screen_steps,
+                stage=f"control {number}",
+                run=run,
+            )
         replaced = tuned.clone()
         replaced[target] = got.margin[0]
         found.append(float(standardise(residuals(replaced, baseline), check.floor)[target]))

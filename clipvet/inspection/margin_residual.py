@@ -70,6 +70,7 @@ class MarginResidual:
         batch: probe images per class and step.
         evaluation: probe images set aside for measuring.
         floor: smallest spread, in logits, that residuals are divided by.
+        mixed_precision: pass the towers in bfloat16 where the device computes it faster than float32.
 
     Fails when: the target is not among the class names; the trigger works on images of the task only; fewer than about ten classes
         leave a spread that means little; the attacker shaped the margins of the other classes as well.
@@ -87,6 +88,7 @@ class MarginResidual:
     batch: int = 16
     evaluation: int = 96
     floor: float = 1.0
+    mixed_precision: bool = True
 
     def __post_init__(self) -> None:
         if min(self.screen_steps, self.refine_steps, self.keep, self.batch, self.evaluation) < 1 or self.floor <= 0:
@@ -107,9 +109,10 @@ class MarginResidual:
         held = min(self.evaluation, len(probes) // 2)
         evaluation, searched = probes[:held], probes[held:]
         rows: list[Evidence] = []
-        for shape, strength in (("additive", self.strength), *self.extra_shapes):
-            config = SearchConfig(shape=shape, strength=strength, batch=self.batch, chunk=chunk_for(subject.classifier.model))
-            rows += self._shape(subject, searched, evaluation, config, run)
+        with subject.mixed_precision(wanted=self.mixed_precision):
+            for shape, strength in (("additive", self.strength), *self.extra_shapes):
+                config = SearchConfig(shape=shape, strength=strength, batch=self.batch, chunk=chunk_for(subject.classifier.model))
+                rows += self._shape(subject, searched, evaluation, config, run)
         best = max((row.statistic for row in rows), default=float("nan"))
         return CheckResult(check=self.name, statistic=best, evidence=tuple(rows), settings=asdict(self))
 

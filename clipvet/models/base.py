@@ -5,13 +5,15 @@ Normalisation, precision and the handling of prompts inside the towers live here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clipvet.errors import UsageError
 
@@ -39,6 +41,13 @@ def needed_length(eot: Tensor, deep: Mapping[int, Tensor] | None = None) -> int:
     """Return how many positions can change the features: up to the last end-of-text token and the last replaced token."""
     replaced = max((prompt.shape[-2] for prompt in (deep or {}).values()), default=0)
     return max(int(eot.max()), replaced) + 1
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether passing a tower in bfloat16 takes less time than in float32: on a GPU, and on a CPU with instructions for it."""
+    if device.type != "cpu":
+        return device.type == "cuda"
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())  # PyTorch has no public name for it
 
 
 class ClipModel:
@@ -75,6 +84,7 @@ class ClipModel:
         self.sha256 = sha256
         self._shift = torch.tensor(self.mean).view(1, 3, 1, 1)
         self._scale = torch.tensor(self.std).view(1, 3, 1, 1)
+        self._mixed = False
 
     @property
     def image_size(self) -> int:
@@ -142,6 +152,22 @@ class ClipModel:
         self._shift, self._scale = self._shift.to(device), self._scale.to(device)
         return self
 
+    @contextmanager
+    def mixed_precision(self, *, wanted: bool = True) -> Iterator[None]:
+        """Pass the towers in bfloat16 within this block, where that is faster; features stay float32."""
+        before, self._mixed = self._mixed, wanted and bfloat16_is_fast(self.device)
+        try:
+            yield
+        finally:
+            self._mixed = before
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """Precision and attention of one pass: on a CPU, plain matrix products are far faster than fused attention in bfloat16."""
+        plain = sdpa_kernel(SDPBackend.MATH) if self._mixed and self.device.type == "cpu" else nullcontext()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._mixed), plain:
+            yield
+
     def encode_image(self, images: Tensor, prompts: Sequence[Tensor] = ()) -> Tensor:
         """Encode images, differentiable with respect to pixels and prompts.
 
@@ -159,14 +185,12 @@ class ClipModel:
         size = self.image_size
         if images.shape[1:] != (3, size, size):
             raise UsageError(f"expected images of shape (n, 3, {size}, {size}), got {tuple(images.shape)}: resize them first")
-        pixels = (images - self._shift) / self._scale
-        if not prompts:
-            features = self.clip.visual(pixels)
-        elif self.is_vit:
-            features = self._encode_prompted(pixels, prompts)
-        else:
+        if prompts and not self.is_vit:
             raise UsageError(f"expected a vision transformer for visual prompts, got {type(self.clip.visual).__name__}")
-        return F.normalize(features.float(), dim=-1)  # float32 under autocast too
+        pixels = (images - self._shift) / self._scale
+        with self._arithmetic():
+            features = self._encode_prompted(pixels, prompts) if prompts else self.clip.visual(pixels)
+        return F.normalize(features.float(), dim=-1)
 
     def _encode_prompted(self, pixels: Tensor, prompts: Sequence[Tensor]) -> Tensor:
         visual = self.clip.visual
@@ -207,6 +231,11 @@ class ClipModel:
             ``(n, embed_dim)``, unit length.
         """
         length = needed_length(text.eot, text.deep) if cut else text.embeddings.shape[1]
+        with self._arithmetic():
+            features = self._encode_text(text, length)
+        return F.normalize(features.float(), dim=-1)
+
+    def _encode_text(self, text: TextInput, length: int) -> Tensor:
         x = text.embeddings[:, :length] + self.clip.positional_embedding[:length]
         mask = self.clip.attn_mask[:length, :length]
         for index, block in enumerate(self.clip.transformer.resblocks):
@@ -216,5 +245,5 @@ class ClipModel:
                 x = torch.cat([x[:, :1], prompt, x[:, 1 + prompt.shape[1] :]], dim=1)
             x = block(x, attn_mask=mask)
         x = self.clip.ln_final(x)
-        picked = x[torch.arange(len(x), device=x.device), text.eot]
-        return F.normalize((picked @ self.clip.text_projection).float(), dim=-1)
+        picked: Tensor = x[torch.arange(len(x), device=x.device), text.eot] @ self.clip.text_projection
+        return picked
