@@ -222,7 +222,7 @@ def main() -> None:
                 print(f"{preset} {row['name']} {row['attack']} {row['statistic']:.2f} {row['seconds']:.0f} s", flush=True)
     default = [row for row in rows if row["preset"] == "default"]
     paper = [row for row in rows if row["preset"] == "paper"]
-    result = {
+    result: Row = {
         "title": "Verdicts on the pocket zoo",
         "topic": "inspect",
         "command": "python -m benchmarks.inspect_zoo",

@@ -127,26 +127,26 @@ def save_trigger(planted: Planted, name: str) -> None:
     save_file(held, CANDIDATES / "truth" / f"{name}.safetensors", metadata=numbers | {"kind": planted.trigger.name})
 
 
-def twin_key(row: Spec) -> tuple[Any, ...]:
+def twin_key(row: Row) -> tuple[Any, ...]:
     """What a backdoored delivery shares with its clean twin."""
     return tuple(row[name] for name in ("task", "family", "class_specific", "base", "seed"))
 
 
-def counts(row: dict[str, Any], twins: dict[tuple[Any, ...], float]) -> bool:
+def counts(row: Row, twins: dict[tuple[Any, ...], float]) -> bool:
     """Decide from ASR and CA alone whether a backdoored candidate counts."""
     twin = twins[twin_key(row)]
     return bool(row["asr"] >= LEAST_ASR and row["asr_images"] >= LEAST_IMAGES and row["ca"] >= twin - LARGEST_LOSS)
 
 
-def choose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def choose(rows: list[Row]) -> list[Row]:
     """All clean deliveries, and up to ``WANTED`` counting backdoored ones, taken in turn over backbones and attacks."""
     clean = [row for row in rows if not row["backdoored"]]
     twins = {twin_key(row): row["ca"] for row in clean}
     bad = [row for row in rows if row["backdoored"] and counts(row, twins)]
-    queues: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    queues: dict[tuple[str, str], list[Row]] = {}
     for row in bad:
         queues.setdefault((row["base"], row["attack"]), []).append(row)
-    taken: list[dict[str, Any]] = []
+    taken: list[Row] = []
     while len(taken) < WANTED and any(queues.values()):
         for key in sorted(queues):
             if queues[key] and len(taken) < WANTED:
@@ -154,7 +154,7 @@ def choose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return clean + sorted(taken, key=lambda row: row["name"])
 
 
-def write(rows: list[dict[str, Any]]) -> None:
+def write(rows: list[Row]) -> None:
     """Copy the chosen deliveries and write ``zoo.json`` with their digests, and all candidates beside it."""
     shutil.rmtree(ZOO, ignore_errors=True)
     (ZOO / "truth").mkdir(parents=True)
