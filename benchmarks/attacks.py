@@ -31,10 +31,10 @@ def rows_of(candidates: list[Row]) -> Iterator[Row]:
     for name, group in sorted(groups.items()):
         best = max(group, key=lambda row: row["asr"])
         count = sum(counts(row, clean) for row in group)
-        lost = 100 * (clean[twin_key(best)] - best["ca"])
+        twin, (low, high) = clean.get(twin_key(best)), best["asr_interval"]
+        lost = "no clean twin" if twin is None else f"{100 * (twin - best['ca']):.1f} points"
         what = f"{name}: candidates that count; best ASR with its interval, CA lost by that one"
-        low, high = best["asr_interval"]
-        measured = f"{count} of {len(group)}; {best['asr']:.1%} [{low:.1%}, {high:.1%}], {lost:.1f} points"
+        measured = f"{count} of {len(group)}; {best['asr']:.1%} [{low:.1%}, {high:.1%}], {lost}"
         yield {"what": what, "measured": measured}
 
 

@@ -20,6 +20,7 @@ import os
 import platform
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -32,7 +33,7 @@ import torch
 
 from clipvet.data.generated import generate_probes
 from clipvet.inspection.base import Run
-from clipvet.inspection.calibration import FLAG_RATE, kind_of, threshold
+from clipvet.inspection.calibration import FLAG_RATE, kind_of, settings_digest, threshold
 from clipvet.inspection.clip_inspector import ClipInspector
 from clipvet.inspection.journal import MemoryJournal
 from clipvet.inspection.margin_residual import MarginResidual
@@ -74,7 +75,8 @@ def measure(entry: ZooEntry, preset: str) -> Row:
     delivery = open_delivery(entry.path, base=load_base(entry.base))
     subject, _ = subject_of(delivery.classifier, delivery.base)
     check = ClipInspector(strength=8 / 255) if preset == "paper" else MarginResidual()
-    journal = SharedBaseline(f"{entry.base}-{entry.task}")
+    settings = settings_digest(check.name, asdict(check)).replace(":", "-")
+    journal = SharedBaseline(f"{entry.base}-{entry.task}-{settings}")
     run = Run(seed=0, journal=journal, clock=lambda: None, progress=lambda stage, done, total: None)
     result = check.run(subject, generate_probes(1000, 64, 0), run)
     journal.save()
@@ -205,16 +207,39 @@ def provenance() -> dict[str, str]:
     }
 
 
+def in_turn(listed: list[ZooEntry], paper: int | None) -> list[ZooEntry]:
+    """Order deliveries so that those of one task do not begin together, since they share the untuned prompt's search.
+
+    Args:
+        listed: the zoo.
+        paper: how many to keep, half of them backdoored, spread over the tasks; None for all.
+    """
+    seen: Counter[tuple[str, str]] = Counter()
+    turns: list[tuple[int, int]] = []
+    for entry in listed:
+        turns.append((seen[entry.base, entry.task], len(turns)))
+        seen[entry.base, entry.task] += 1
+    ordered = [listed[at] for _, at in sorted(turns)]
+    if paper is None:
+        return ordered
+    kinds = [[entry for entry in ordered if entry.backdoored is bad] for bad in (True, False)]
+    return [entry for pair in zip(*kinds, strict=False) for entry in pair][:paper]
+
+
 def main() -> None:
     """Measure what is missing, judge, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--presets", default="default,paper")
+    parser.add_argument(
+        "--paper", type=int, default=12, help="deliveries that the published preset is run on, half of them backdoored"
+    )
     arguments = parser.parse_args()
     rows: list[Row] = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else []
     for preset in arguments.presets.split(","):
         done = {(row["name"], row["preset"]) for row in rows}
-        todo = [entry for entry in entries() if (entry.name, preset) not in done]
+        wanted = in_turn(list(entries()), arguments.paper if preset == "paper" else None)
+        todo = [entry for entry in wanted if (entry.name, preset) not in done]
         with ProcessPoolExecutor(arguments.workers) as pool:
             for row in pool.map(measure, todo, [preset] * len(todo)):
                 rows.append(row)
@@ -228,8 +253,8 @@ def main() -> None:
         "command": "python -m benchmarks.inspect_zoo",
         "machine": provenance()["machine"],
         "notes": [
-            f"{len({row['name'] for row in rows})} deliveries on two pocket backbones, generated probe images, seed 0; never on "
-            "real weights. The reported figures are CLIP-Inspector's on other models."
+            f"{len(default)} deliveries on two pocket backbones with the default check, {len(paper)} with the paper preset; "
+            "generated probe images, seed 0; never on real weights. The reported figures are CLIP-Inspector's on other models."
         ],
         "rows": [],
         "settings": asdict(MarginResidual()),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -58,6 +59,7 @@ BACKDOORED = {
     ("vpt", False, "wanet"): {9: 1},
     ("vpt", False, "siba"): {9: 1},
 }
+HARD = (("vpt", "wanet"), ("vpt", "siba"), ("cocoop", "badclip"))  # hardly take: shown with a third seed, on task 9
 LEAST_IMAGES = 200
 WANTED = 20
 Row = dict[str, Any]
@@ -73,6 +75,10 @@ def specs_of(backbone: int) -> list[Spec]:
         for t, count in tasks.items():
             spec = Spec(task=names[t], family=family, base=base, seed=backbone, class_specific=own, attack=attack)
             specs += [replace(spec, target_index=target) for target in targets_of(base, names[t])[:count]]
+    if backbone == 0:
+        for family, attack in HARD:
+            target = targets_of(base, names[9])[0]
+            specs.append(Spec(task=names[9], family=family, base=base, seed=2, attack=attack, target_index=target))
     return specs
 
 
@@ -133,8 +139,8 @@ def twin_key(row: Row) -> tuple[Any, ...]:
 
 
 def counts(row: Row, twins: dict[tuple[Any, ...], float]) -> bool:
-    """Decide from ASR and CA alone whether a backdoored candidate counts."""
-    twin = twins[twin_key(row)]
+    """Decide from ASR and CA alone whether a backdoored candidate counts; one without a clean twin does not."""
+    twin = twins.get(twin_key(row), math.inf)
     return bool(row["asr"] >= LEAST_ASR and row["asr_images"] >= LEAST_IMAGES and row["ca"] >= twin - LARGEST_LOSS)
 
 
