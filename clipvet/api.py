@@ -222,7 +222,7 @@ def _search(check: ModelCheck, opened: Opened, probes: Tensor, run: Run, null: N
     except OutOfBudget as error:
         return Outcome(result=empty, controls=None, unfinished=str(error), coverage=Coverage(done=0, asked=asked))
     controls = None
-    if isinstance(check, MarginResidual) and opened.subject.reference is not None:
+    if isinstance(check, MarginResidual):
         try:
             control = run_controls(check, opened.subject, result, probes, run, flag=flag_of(check.name, null))
         except OutOfBudget as error:

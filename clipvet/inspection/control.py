@@ -82,11 +82,10 @@ def run_controls(
     Returns:
         ``recovered`` (share) and ``statistic`` (the smallest).
     """
-    reference = subject.reference
-    assert reference is not None
+    reference = subject.reference or subject.classifier
     screened = [row for row in result.evidence if row.trigger_kind == "additive"]
     tuned = torch.tensor([row.values["margin"] for row in screened])
-    baseline = torch.tensor([row.values["baseline_margin"] for row in screened])
+    baseline = torch.tensor([row.values.get("baseline_margin", 0.0) for row in screened])
     held = min(check.evaluation, len(probes) // 2)
     evaluation, searched = probes[:held], probes[held:]
     config = SearchConfig(strength=check.strength, batch=check.batch, chunk=chunk_for(reference.model))

@@ -18,6 +18,7 @@ from clipvet.types import CheckResult, Evidence
 __all__ = ["MarginResidual", "residuals", "standardise"]
 
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
+LEAST_ALONE = 100  # names that show, without a base, how easily a name is reached that nobody planted
 
 
 def residuals(tuned: Tensor, baseline: Tensor) -> Tensor:
@@ -61,6 +62,8 @@ class MarginResidual:
     statistic; a delivery's number is the maximum over classes and trigger shapes. All classes are screened with few steps, the most
     conspicuous ones searched further for a trigger to show.
 
+    A whole model without a trusted base has no untuned prompt: its classes are set against some 200 common names within the model.
+
     Attributes:
         strength: L-inf bound of the additive trigger; 8/255 at 64 px reaches about as far as 4/255 at 224 px.
         extra_shapes: further (shape, strength) pairs that are screened alike.
@@ -98,9 +101,9 @@ class MarginResidual:
         """Measure every class; see :class:`clipvet.inspection.base.ModelCheck`.
 
         Raises:
-            UsageError: without a reference, or with too few probe images.
+            UsageError: without a reference and with few names, or with too few probe images.
         """
-        if subject.reference is None:
+        if subject.reference is None and len(subject.classifier.class_names) < LEAST_ALONE:
             raise UsageError("expected a trusted base for the untuned baseline, got none: name one with --base")
         if len(probes) < 2 * self.batch:
             raise UsageError(
@@ -118,14 +121,16 @@ class MarginResidual:
 
     def _shape(self, subject: Subject, probes: Tensor, evaluation: Tensor, config: SearchConfig, run: Run) -> list[Evidence]:
         """Screen all classes with one trigger shape, and refine the most conspicuous."""
-        assert subject.reference is not None
         classes = torch.arange(len(subject.classifier.class_names))
         stage = f"{config.shape} {config.strength:.4g}"
         delivery, untuned = subject.classifier, subject.reference
         search = partial(search_groups, probes=probes, evaluation=evaluation, config=config, run=run)
-        baseline = search(untuned, None, targets=classes, steps=self.screen_steps, stage=f"untuned prompt, {stage}")
+        baseline = None
+        if untuned is not None:
+            baseline = search(untuned, None, targets=classes, steps=self.screen_steps, stage=f"untuned prompt, {stage}")
         screened = search(delivery, untuned, targets=classes, steps=self.screen_steps, stage=f"delivery, {stage}")
-        scores = standardise(residuals(screened.margin, baseline.margin), self.floor)
+        easy = torch.zeros_like(screened.margin) if baseline is None else baseline.margin
+        scores = standardise(residuals(screened.margin, easy), self.floor)
         kept = scores.topk(min(self.keep, len(classes))).indices.sort().values
         refined = search(delivery, untuned, targets=kept, steps=self.refine_steps, stage=f"refine, {stage}", start=screened)
         return [
@@ -139,7 +144,7 @@ class MarginResidual:
         config: SearchConfig,
         target: int,
         score: float,
-        baseline: Searched,
+        baseline: Searched | None,
         screened: Searched,
         refined: Searched | None,
         evaluation: Tensor,
@@ -148,14 +153,17 @@ class MarginResidual:
         at = found.at(target)
         values = {
             "margin": float(screened.margin[screened.at(target)]),
-            "baseline_margin": float(baseline.margin[baseline.at(target)]),
-            "transferred_margin": float(screened.transferred[screened.at(target)]),
             "final_loss": float(found.loss[at]),
             "asr": float(found.asr[at]),
         }
+        if baseline is not None:
+            values["baseline_margin"] = float(baseline.margin[baseline.at(target)])
+            values["transferred_margin"] = float(screened.transferred[screened.at(target)])
         trigger = None
         if refined is not None:
-            values |= {"refined_margin": float(refined.margin[at]), "refined_transferred_margin": float(refined.transferred[at])}
+            values["refined_margin"] = float(refined.margin[at])
+            if baseline is not None:
+                values["refined_transferred_margin"] = float(refined.transferred[at])
             trigger = show_trigger(subject, config, target, {n: v[at : at + 1] for n, v in refined.variables.items()}, evaluation)
         name = subject.classifier.class_names[target]
         return Evidence(
@@ -165,8 +173,10 @@ class MarginResidual:
     def passes(self, subject: Subject, n_probes: int) -> int:
         """Estimate the images through the tower; see :class:`clipvet.inspection.base.ModelCheck`."""
         classes, held = len(subject.classifier.class_names), min(self.evaluation, n_probes // 2)
-        screen = classes * (2 * self.screen_steps * self.batch + 3 * held)
-        refine = min(self.keep, classes) * (self.refine_steps * self.batch + 2 * held)
+        screen = classes * (self.screen_steps * self.batch + held)
+        refine = min(self.keep, classes) * (self.refine_steps * self.batch + held)
+        if subject.reference is not None:
+            screen, refine = 2 * screen + classes * held, refine + min(self.keep, classes) * held
         return (screen + refine) * (1 + len(self.extra_shapes))
 
 

@@ -40,7 +40,7 @@ def subject_of(classifier: PromptedClassifier, base: ClipModel | None) -> tuple[
     """Build what a check is given.
 
     Where the delivery has fewer than :data:`LEAST_CLASSES` classes, common names are put beside them, if its prompt can speak
-    about names that it was not tuned on.
+    about names that it was not tuned on. Where a whole model comes without a base, all of :data:`CONCEPTS` are put beside them.
 
     Args:
         classifier: the delivery.
@@ -50,6 +50,11 @@ def subject_of(classifier: PromptedClassifier, base: ClipModel | None) -> tuple[
         The subject and a note, empty where nothing was added.
     """
     names, note = classifier.class_names, ""
+    if base is None and isinstance(classifier.prompt, HandWritten):
+        taken = {name.lower() for name in names}
+        more = [concept for concept in CONCEPTS if concept not in taken]
+        note = f"No base was named: {len(more)} common names within the model are what the {len(names)} classes are compared with."
+        return Subject(classifier=with_more_names(classifier, more), reference=None), note
     if len(names) < LEAST_CLASSES:
         taken = {name.lower() for name in names}
         added = [c for c in CONCEPTS if c not in taken][:: max(1, len(CONCEPTS) // (2 * LEAST_CLASSES))]

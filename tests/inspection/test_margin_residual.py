@@ -17,7 +17,7 @@ from clipvet.inspection import MarginResidual
 from clipvet.inspection.base import OutOfBudget, Run, Subject
 from clipvet.inspection.groups import search_groups
 from clipvet.inspection.journal import Journal, MemoryJournal
-from clipvet.inspection.margin_residual import residuals, standardise
+from clipvet.inspection.margin_residual import LEAST_ALONE, residuals, standardise
 from clipvet.inspection.search import SearchConfig
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.types import CheckResult
@@ -101,6 +101,23 @@ def test_the_planted_class_is_found_and_its_clean_twin_is_not() -> None:
     assert float(top.trigger["delta"].abs().max()) <= CHECK.strength + 1e-7
     assert sum(row.trigger is not None for row in planted.evidence) == CHECK.keep
     assert planted.settings == dataclasses.asdict(CHECK)
+
+
+def test_without_a_base_many_names_show_what_is_easy() -> None:
+    planted = CHECK.run(subject(planted_weights(TARGET, LEAST_ALONE)), toy_images(), quiet_run())
+    clean = CHECK.run(subject(toy_weights(LEAST_ALONE)), toy_images(), quiet_run())
+    top = max(planted.evidence, key=lambda row: row.statistic)
+    assert top.target_index == TARGET
+    assert planted.statistic > 6
+    assert clean.statistic < 4
+    margins = np.array([row.values["margin"] for row in planted.evidence])
+    kept = margins <= np.quantile(margins - margins.mean(), 0.75) + margins.mean()
+    left = margins - margins[kept].mean()
+    centred = left - np.sort(left)[(LEAST_ALONE - 1) // 2]
+    mad = 1.4826 * np.sort(np.abs(centred))[(LEAST_ALONE - 1) // 2]
+    assert top.statistic == pytest.approx(centred.max() / max(mad, CHECK.floor), abs=1e-3)
+    assert "baseline_margin" not in top.values
+    assert all(np.isfinite(list(row.values.values())).all() for row in planted.evidence)
 
 
 def test_the_statistic_is_made_of_the_margins_it_shows() -> None:
@@ -216,6 +233,9 @@ def test_passes_count_what_goes_through_the_tower() -> None:
     )
     CHECK.run(both, toy_images(), quiet_run())
     assert seen == CHECK.passes(both, 24)
+    seen, alone = 0, Subject(classifier=cast(PromptedClassifier, Counting(toy_weights(LEAST_ALONE))), reference=None)
+    CHECK.run(alone, toy_images(), quiet_run())
+    assert seen == CHECK.passes(alone, 24)
 
 
 def test_without_a_base_it_says_what_to_do() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from clipvet.errors import UsageError
+from clipvet.inspection.margin_residual import LEAST_ALONE
 from clipvet.inspection.subject import CONCEPTS, LEAST_CLASSES, subject_of, with_more_names
 from clipvet.models.base import ClipModel
 from clipvet.models.delivery import open_delivery
@@ -69,10 +70,14 @@ def test_ten_classes_are_left_alone(tiny_clip: ClipModel) -> None:
     assert subject.reference.class_names == TEN
 
 
-def test_without_a_base_there_is_no_reference(tiny_clip: ClipModel) -> None:
-    subject, _ = subject_of(classifier(tiny_clip, "zero-shot"), None)
+@pytest.mark.parametrize("names", [TWO, TEN])
+def test_a_whole_model_without_a_base_is_compared_with_common_names(tiny_clip: ClipModel, names: tuple[str, ...]) -> None:
+    subject, note = subject_of(classifier(tiny_clip, "zero-shot", names), None)
     assert subject.reference is None
-    assert len(subject.classifier.class_names) == 2 * LEAST_CLASSES
+    found = subject.classifier.class_names
+    assert found[: len(names)] == names
+    assert len(found) == len(set(found)) >= LEAST_ALONE
+    assert f"{len(found) - len(names)} common names within the model" in note
 
 
 def test_a_class_specific_context_cannot_speak_of_other_names(tiny_clip: ClipModel) -> None:
