@@ -1,0 +1,75 @@
+"""How often is ``clipvet demo --fresh`` right? It plants a backdoor of its own choice and judges it and its clean twin.
+
+    python -m benchmarks.fresh
+
+Seeds 1 to 10, each in a process of its own, two at a time with a thread each; writes ``benchmarks/results/fresh.json``. A run is
+right when the backdoored delivery ends suspicious or backdoored, and the clean one with no evidence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.inspect_zoo import RESULTS, provenance
+from clipvet.metrics import wilson_interval
+
+SEEDS = range(1, 11)
+
+
+def run(seed: int) -> dict[str, Any]:
+    """One demo; what it planted, what it said, and how long it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.time()
+        command = [sys.executable, "-m", "clipvet", "demo", "--fresh", "--seed", str(seed), "--out", folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})  # noqa: S603  # our own command
+        row: dict[str, Any] = {"seed": seed, "right": done.returncode == 0, "seconds": time.time() - began}
+        try:
+            truth = json.loads((Path(folder) / "planted/truth/truth.json").read_text(encoding="utf-8"))
+            row |= {key: truth[key] for key in ("task", "family", "base", "attack", "target", "asr", "ca", "clean_ca")}
+            for label in ("clean", "backdoored"):
+                report = json.loads((Path(folder) / label / "report.json").read_text(encoding="utf-8"))
+                row[label] = {"verdict": report["verdict"], "target": report["target"]}
+        except OSError:
+            row["error"] = done.stderr[-400:]
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def main() -> None:
+    """Run all seeds and write the table."""
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(run, SEEDS))
+    right = sum(row["right"] for row in runs)
+    found = [row for row in runs if row["right"]]
+    named = sum(row["backdoored"]["target"] == row["target"] for row in found)
+    document = {
+        "title": "Freshly planted backdoors and their clean twins",
+        "topic": "inspect",
+        "command": "python -m benchmarks.fresh",
+        "machine": provenance()["machine"],
+        "rows": [
+            {
+                "what": "runs with both verdicts right",
+                "measured": f"{right} of {len(runs)}",
+                "interval": wilson_interval(right, len(runs)),
+            },
+            {"what": "target named in those", "measured": f"{named} of {len(found)}"},
+        ],
+        "notes": [f"Seeds {SEEDS.start} to {SEEDS.stop - 1}: task, family, base and target are drawn; generated probe images."],
+        "runs": runs,
+        "provenance": provenance(),
+    }
+    (RESULTS / "fresh.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(f"{right} of {len(runs)} right")
+
+
+if __name__ == "__main__":
+    main()
