@@ -60,6 +60,7 @@ def search_groups(
     """
     parts = []
     chunks = targets.split(group)
+    run.progress(stage, 0, len(chunks))
     for number, part in enumerate(chunks):
         key = f"{stage}/{','.join(map(str, part.tolist()))}"
         found = run.journal.get(key)

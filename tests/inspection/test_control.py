@@ -122,4 +122,4 @@ def test_progress_names_every_control(reference: PromptedClassifier) -> None:
     run = dataclasses.replace(quiet_run(), progress=lambda stage, done, total: seen.append(stage))
     both = Subject(classifier=reference, reference=reference)
     run_controls(CHECK, both, screened(torch.zeros(10), torch.zeros(10)), PROBES, run, flag=0)
-    assert seen == ["control 0", "control 1"]
+    assert list(dict.fromkeys(seen)) == ["control 0", "control 1"]

@@ -210,7 +210,7 @@ def test_neither_order_nor_size_of_groups_changes_a_number(order: list[int], gro
 def test_progress_counts_groups() -> None:
     seen: list[tuple[str, int, int]] = []
     groups_of(list(range(12)), 5, lambda *told: seen.append(told))
-    assert seen == [("toy", 1, 3), ("toy", 2, 3), ("toy", 3, 3)]
+    assert seen == [("toy", 0, 3), ("toy", 1, 3), ("toy", 2, 3), ("toy", 3, 3)]
 
 
 def test_the_seed_decides() -> None:
