@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from clipvet.data.generated import generate_probes
-from clipvet.inspection.base import Run
+from clipvet.inspection.base import ModelCheck, Run
 from clipvet.inspection.calibration import FLAG_RATE, kind_of, settings_digest, threshold
 from clipvet.inspection.clip_inspector import ClipInspector
 from clipvet.inspection.journal import MemoryJournal
@@ -47,6 +47,11 @@ RESULTS = Path(__file__).parent / "results"
 CACHE = Path(__file__).parent / ".cache"
 ROWS = RESULTS / "inspect_zoo_rows.json"
 Row = dict[str, Any]
+CHECKS: dict[str, ModelCheck] = {
+    "default": MarginResidual(),
+    "half": MarginResidual(strength=4 / 255),  # the bound that is published for images of 224 px
+    "paper": ClipInspector(strength=8 / 255),
+}
 
 
 class SharedBaseline(MemoryJournal):
@@ -74,7 +79,7 @@ def measure(entry: ZooEntry, preset: str) -> Row:
     start = time.time()
     delivery = open_delivery(entry.path, base=load_base(entry.base))
     subject, _ = subject_of(delivery.classifier, delivery.base)
-    check = ClipInspector(strength=8 / 255) if preset == "paper" else MarginResidual()
+    check = CHECKS[preset]
     settings = settings_digest(check.name, asdict(check)).replace(":", "-")
     journal = SharedBaseline(f"{entry.base}-{entry.task}-{settings}")
     run = Run(seed=0, journal=journal, clock=lambda: None, progress=lambda stage, done, total: None)
@@ -177,7 +182,7 @@ WORDS = {
 }
 
 
-def table(default: Row | None, paper: Row | None) -> list[Row]:
+def table(default: Row | None, half: Row | None, paper: Row | None) -> list[Row]:
     """Rows for the generated documentation: what, measured, interval, reported."""
     reported = {"right": "47 of 50 (CLIP-Inspector, ViT-B/16)", "clean_flagged": "1 of 10 (CLIP-Inspector, ViT-B/16)"}
     rows = []
@@ -189,7 +194,7 @@ def table(default: Row | None, paper: Row | None) -> list[Row]:
         for key, cell in (part or {}).items():
             row = {"what": f"{WORDS[key]} ({label})", "measured": f"{cell['count']} of {cell['of']}", "interval": cell["interval"]}
             rows.append(row | ({"reported": reported[key]} if key in reported else {}))
-    for label, part in (("default", default), ("paper preset", paper)):
+    for label, part in (("default", default), ("default, bound of 4/255 instead of 8/255", half), ("paper preset", paper)):
         if part:
             rows.append({"what": f"AUROC ({label})", "measured": part["auroc"], "interval": part["interval"], "reported": 0.973})
     return rows
@@ -207,12 +212,12 @@ def provenance() -> dict[str, str]:
     }
 
 
-def in_turn(listed: list[ZooEntry], paper: int | None) -> list[ZooEntry]:
+def in_turn(listed: list[ZooEntry], some: int | None) -> list[ZooEntry]:
     """Order deliveries so that those of one task do not begin together, since they share the untuned prompt's search.
 
     Args:
         listed: the zoo.
-        paper: how many to keep, half of them backdoored, spread over the tasks; None for all.
+        some: how many to keep, half of them backdoored, spread over the tasks; None for all.
     """
     seen: Counter[tuple[str, str]] = Counter()
     turns: list[tuple[int, int]] = []
@@ -220,25 +225,23 @@ def in_turn(listed: list[ZooEntry], paper: int | None) -> list[ZooEntry]:
         turns.append((seen[entry.base, entry.task], len(turns)))
         seen[entry.base, entry.task] += 1
     ordered = [listed[at] for _, at in sorted(turns)]
-    if paper is None:
+    if some is None:
         return ordered
     kinds = [[entry for entry in ordered if entry.backdoored is bad] for bad in (True, False)]
-    return [entry for pair in zip(*kinds, strict=False) for entry in pair][:paper]
+    return [entry for pair in zip(*kinds, strict=False) for entry in pair][:some]
 
 
 def main() -> None:
     """Measure what is missing, judge, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--presets", default="default,paper")
-    parser.add_argument(
-        "--paper", type=int, default=12, help="deliveries that the published preset is run on, half of them backdoored"
-    )
+    parser.add_argument("--presets", default="default,half,paper")
+    parser.add_argument("--some", type=int, default=12, help="deliveries for what is not the default, half of them backdoored")
     arguments = parser.parse_args()
     rows: list[Row] = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else []
     for preset in arguments.presets.split(","):
         done = {(row["name"], row["preset"]) for row in rows}
-        wanted = in_turn(list(entries()), arguments.paper if preset == "paper" else None)
+        wanted = in_turn(list(entries()), None if preset == "default" else arguments.some)
         todo = [entry for entry in wanted if (entry.name, preset) not in done]
         with ProcessPoolExecutor(arguments.workers) as pool:
             for row in pool.map(measure, todo, [preset] * len(todo)):
@@ -246,24 +249,26 @@ def main() -> None:
                 ROWS.write_text(json.dumps(rows), encoding="utf-8")
                 print(f"{preset} {row['name']} {row['attack']} {row['statistic']:.2f} {row['seconds']:.0f} s", flush=True)
     default = [row for row in rows if row["preset"] == "default"]
-    paper = [row for row in rows if row["preset"] == "paper"]
+    half, paper = ([row for row in rows if row["preset"] == preset] for preset in ("half", "paper"))
     result: Row = {
         "title": "Verdicts on the pocket zoo",
         "topic": "inspect",
         "command": "python -m benchmarks.inspect_zoo",
         "machine": provenance()["machine"],
         "notes": [
-            f"{len(default)} deliveries on two pocket backbones with the default check, {len(paper)} with the paper preset; "
+            f"{len(default)} deliveries on two pocket backbones with the default check, {len(half)} with a bound of 4/255, "
+            f"{len(paper)} with the paper preset; "
             "generated probe images, seed 0; never on real weights. The reported figures are CLIP-Inspector's on other models."
         ],
         "rows": [],
         "settings": asdict(MarginResidual()),
         "flag_rate": FLAG_RATE,
         "default": judge_default(default) if default else None,
+        "half": auroc_with_interval(half) if half else None,
         "paper_preset": judge_paper(paper) if paper else None,
         "provenance": provenance(),
     }
-    result["rows"] = table(result["default"], result["paper_preset"])
+    result["rows"] = table(result["default"], result["half"], result["paper_preset"])
     (RESULTS / "inspect_zoo.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result["default"], indent=1))
 

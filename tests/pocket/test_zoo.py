@@ -24,7 +24,8 @@ def test_the_zoo_is_as_large_as_it_says_and_every_file_is_the_one_that_was_liste
     rows = LISTED["deliveries"]
     assert sum(not row["backdoored"] for row in rows) >= 40
     assert sum(row["backdoored"] for row in rows) >= 20
-    assert len({row["family"] for row in rows if row["backdoored"]}) >= 3
+    assert len({row["family"] for row in rows}) >= 3
+    assert len({row["attack"] for row in rows if row["backdoored"]}) >= 3
     assert {row["base"] for row in rows} == {"pocket-0", "pocket-1"}
     for row in rows:
         assert hashlib.sha256((FOLDER / f"{row['name']}.safetensors").read_bytes()).hexdigest() == row["sha256"]
