@@ -33,7 +33,7 @@ COARSE: dict[str, dict[str, tuple[str, ...]]] = {  # task -> class -> Unicode su
         "zodiac sign": ("zodiac",),
         "heart": ("heart",),
         "fruit": ("food-fruit",),
-        "number key": ("keycap",),
+        "bird": ("animal-bird",),
         "plant": ("plant-other",),
         "family": ("family",),
         "landscape": ("place-geographic",),

@@ -49,7 +49,7 @@ CLEAN = {  # family, class-specific -> positions of tasks
 }
 # Family, class-specific, attack -> position of a task and how many of its most reachable targets; each has a clean twin above.
 BACKDOORED = {
-    ("vpt", False, "badclip"): {9: 2, 8: 1, 7: 1, 3: 1, 4: 1},
+    ("vpt", False, "badclip"): {9: 2, 8: 2, 7: 1, 3: 1, 4: 1},
     ("ivlp", False, "badclip"): {9: 1, 5: 1, 6: 1, 1: 1},
     ("maple", False, "badclip"): {8: 1, 7: 1},
     ("coop", True, "badclip"): {9: 1},
