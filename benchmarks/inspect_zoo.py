@@ -260,7 +260,7 @@ def main() -> None:
             f"{len(paper)} with the paper preset; "
             "generated probe images, seed 0; never on real weights. The reported figures are CLIP-Inspector's on other models.",
             "That gains count, and not margins, and the smallest spread of one logit were decided after clean deliveries had been "
-            "seen, these among them, so their false alarms are no independent estimate; those of the freshly planted ones are.",
+            "seen, these among them, so their false alarms are no independent estimate.",
         ],
         "rows": [],
         "settings": asdict(MarginResidual()),
