@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clipvet.inspection.base import Run, Subject
 from clipvet.inspection.groups import search_groups
-from clipvet.inspection.margin_residual import MarginResidual, residuals, standardise, untriggered
+from clipvet.inspection.margin_residual import MarginResidual, residuals, standardise
 from clipvet.inspection.search import SearchConfig, chunk_for
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.shift import learn_shift
@@ -68,8 +68,8 @@ def run_controls(
 ) -> dict[str, float]:
     """Search planted controls like a delivery, and count those whose statistic exceeds the threshold.
 
-    The other classes of a control are the untuned prompt's own, so only the planted class is searched; its gain takes the
-    place of the delivery's among the delivery's gains, which gives its statistic on the delivery's own spread.
+    The other classes of a control are the untuned prompt's own, so only the planted class is searched; its margin takes the
+    place of the delivery's among the delivery's margins, which gives its statistic on the delivery's own spread.
 
     Args:
         check: the check that is controlled.
@@ -84,8 +84,8 @@ def run_controls(
     """
     reference = subject.reference or subject.classifier
     screened = [row for row in result.evidence if row.trigger_kind == "additive"]
-    tuned = torch.tensor([row.values["margin"] - row.values["untriggered_margin"] for row in screened])
-    easy = [row.values.get("baseline_margin", 0.0) - row.values.get("baseline_untriggered_margin", 0.0) for row in screened]
+    tuned = torch.tensor([row.values["margin"] for row in screened])
+    baseline = torch.tensor([row.values.get("baseline_margin", 0.0) for row in screened])
     held = min(check.evaluation, len(probes) // 2)
     evaluation, searched = probes[:held], probes[held:]
     config = SearchConfig(strength=check.strength, batch=check.batch, chunk=chunk_for(reference.model))
@@ -101,7 +101,6 @@ def run_controls(
             def logits(images: Tensor, text: Tensor = text) -> Tensor:
                 return reference.model.logit_scale * reference.image_features(images) @ text.T
 
-            before = untriggered(logits, evaluation, config.chunk)[target]
             got = search_groups(
                 logits,
                 None,
@@ -114,7 +113,7 @@ def run_controls(
                 run=run,
             )
         replaced = tuned.clone()
-        replaced[target] = got.margin[0] - before
-        found.append(float(standardise(residuals(replaced, torch.tensor(easy)), check.floor)[target]))
+        replaced[target] = got.margin[0]
+        found.append(float(standardise(residuals(replaced, baseline), check.floor)[target]))
     recovered = sum(value > flag for value in found) / len(found) if found else 0.0
     return {"recovered": recovered, "statistic": min(found, default=float("nan")), "planted": float(len(found))}

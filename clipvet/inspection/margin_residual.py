@@ -12,7 +12,7 @@ from torch import Tensor
 from clipvet.errors import UsageError
 from clipvet.inspection.base import Run, Subject
 from clipvet.inspection.groups import Searched, search_groups
-from clipvet.inspection.search import Logits, Search, SearchConfig, chunk_for, margins
+from clipvet.inspection.search import Search, SearchConfig, chunk_for
 from clipvet.types import CheckResult, Evidence
 
 __all__ = ["MarginResidual", "residuals", "standardise"]
@@ -22,14 +22,14 @@ LEAST_ALONE = 100  # names that show, without a base, how easily a name is reach
 
 
 def residuals(tuned: Tensor, baseline: Tensor) -> Tensor:
-    """What is left of the delivery's gains when the untuned prompt's are taken out.
+    """What is left of the delivery's margins when the untuned prompt's are taken out.
 
     The line ``tuned = a * baseline + b`` is fitted by least squares twice, the second time without the quarter of the classes with
     the largest residuals, so that a backdoored class does not pull the line to itself; a is kept at 0 or above.
 
     Args:
-        tuned: ``(k,)`` gains of the delivery: margins with the trigger found less those without one.
-        baseline: ``(k,)`` gains of the untuned prompt after a search of its own.
+        tuned: ``(k,)`` margins of the delivery after the search.
+        baseline: ``(k,)`` margins of the untuned prompt after a search of its own.
 
     Returns:
         ``(k,)``, in units of logits.
@@ -57,9 +57,8 @@ def standardise(values: Tensor, floor: float) -> Tensor:
 class MarginResidual:
     """Search a trigger for every class, once in the delivery and once with a hand-written prompt on the trusted base.
 
-    A trigger's gain is what it adds to a class's margin: probe images that a prompt puts in some class by themselves say nothing
-    about a backdoor. A frozen backbone makes some classes easy to reach all the same; the untuned prompt shows which. What remains
-    of the delivery's gains after a line through the untuned ones is taken out, in units of its spread over the classes, is the
+    A frozen backbone makes some classes easy to reach, with or without a backdoor; the untuned prompt shows which. What remains of
+    the delivery's margins after a line through the untuned ones is taken out, in units of its spread over the classes, is the
     statistic; a delivery's number is the maximum over classes and trigger shapes. All classes are screened with few steps, the most
     conspicuous ones searched further for a trigger to show.
 
@@ -130,17 +129,13 @@ class MarginResidual:
         if untuned is not None:
             baseline = search(untuned, None, targets=classes, steps=self.screen_steps, stage=f"untuned prompt, {stage}")
         screened = search(delivery, untuned, targets=classes, steps=self.screen_steps, stage=f"delivery, {stage}")
-        before = untriggered(delivery, evaluation, config.chunk)
-        easy_before = torch.zeros_like(before) if untuned is None else untriggered(untuned, evaluation, config.chunk)
-        easy = torch.zeros_like(before) if baseline is None else baseline.margin - easy_before
-        scores = standardise(residuals(screened.margin - before, easy), self.floor)
+        easy = torch.zeros_like(screened.margin) if baseline is None else baseline.margin
+        scores = standardise(residuals(screened.margin, easy), self.floor)
         kept = scores.topk(min(self.keep, len(classes))).indices.sort().values
         refined = search(delivery, untuned, targets=kept, steps=self.refine_steps, stage=f"refine, {stage}", start=screened)
         return [
-            self._row(
-                subject, config, int(c), scores, before, easy_before, baseline, screened, refined if c in kept else None, evaluation
-            )
-            for c in classes
+            self._row(subject, config, int(c), float(scores[i]), baseline, screened, refined if c in kept else None, evaluation)
+            for i, c in enumerate(classes)
         ]
 
     def _row(
@@ -148,9 +143,7 @@ class MarginResidual:
         subject: Subject,
         config: SearchConfig,
         target: int,
-        scores: Tensor,
-        before: Tensor,
-        easy_before: Tensor,
+        score: float,
         baseline: Searched | None,
         screened: Searched,
         refined: Searched | None,
@@ -160,13 +153,11 @@ class MarginResidual:
         at = found.at(target)
         values = {
             "margin": float(screened.margin[screened.at(target)]),
-            "untriggered_margin": float(before[target]),
             "final_loss": float(found.loss[at]),
             "asr": float(found.asr[at]),
         }
         if baseline is not None:
             values["baseline_margin"] = float(baseline.margin[baseline.at(target)])
-            values["baseline_untriggered_margin"] = float(easy_before[target])
             values["transferred_margin"] = float(screened.transferred[screened.at(target)])
         trigger = None
         if refined is not None:
@@ -176,30 +167,17 @@ class MarginResidual:
             trigger = show_trigger(subject, config, target, {n: v[at : at + 1] for n, v in refined.variables.items()}, evaluation)
         name = subject.classifier.class_names[target]
         return Evidence(
-            target=name,
-            target_index=target,
-            trigger_kind=config.shape,
-            statistic=float(scores[target]),
-            values=values,
-            trigger=trigger,
+            target=name, target_index=target, trigger_kind=config.shape, statistic=score, values=values, trigger=trigger
         )
 
     def passes(self, subject: Subject, n_probes: int) -> int:
         """Estimate the images through the tower; see :class:`clipvet.inspection.base.ModelCheck`."""
         classes, held = len(subject.classifier.class_names), min(self.evaluation, n_probes // 2)
-        screen = classes * (self.screen_steps * self.batch + held) + held
+        screen = classes * (self.screen_steps * self.batch + held)
         refine = min(self.keep, classes) * (self.refine_steps * self.batch + held)
         if subject.reference is not None:
             screen, refine = 2 * screen + classes * held, refine + min(self.keep, classes) * held
         return (screen + refine) * (1 + len(self.extra_shapes))
-
-
-@torch.no_grad()
-def untriggered(logits: Logits, images: Tensor, chunk: int) -> Tensor:
-    """Mean margin of every class on images that carry no trigger: ``(k,)``."""
-    found = torch.cat([logits(part) for part in images.split(chunk)])
-    columns = torch.arange(found.shape[1], device=found.device)
-    return torch.stack([margins(found, column.expand(len(found))).mean() for column in columns])
 
 
 def show_trigger(

@@ -19,7 +19,7 @@ from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.shift import learn_shift
 from clipvet.models.zeroshot import HandWritten
 from clipvet.types import CheckResult, Evidence
-from tests.inspection.toys import loop_margins, quiet_run
+from tests.inspection.toys import quiet_run
 
 NAMES = ("cat", "dog", "owl", "fox", "cow", "pig", "bee", "ant", "hen", "elk")
 EPS = 32 / 255
@@ -67,28 +67,18 @@ def test_what_the_tower_does_not_see_cannot_be_planted(reference: PromptedClassi
     assert plant_control(reference, PROBES[16:], PROBES[:16], target, eps=EPS, seed=5) is None
 
 
-def screened(gains: Tensor, baseline: Tensor) -> CheckResult:
-    """What a check found: additive triggers, and rows of another shape that controls are not compared with."""
+def screened(margins: Tensor, baseline: Tensor) -> CheckResult:
+    """What a check found: additive margins, and rows of another shape that controls are not compared with."""
     rows = [
-        Evidence(
-            target=name,
-            target_index=i,
-            trigger_kind=kind,
-            values={
-                "margin": float(m) + i,
-                "untriggered_margin": i,
-                "baseline_margin": float(b) - 2 * i,
-                "baseline_untriggered_margin": -2 * i,
-            },
-        )
+        Evidence(target=name, target_index=i, trigger_kind=kind, values={"margin": float(m), "baseline_margin": float(b)})
         for kind in ("additive", "patch")
-        for i, (name, m, b) in enumerate(zip(NAMES, gains, baseline, strict=True))
+        for i, (name, m, b) in enumerate(zip(NAMES, margins, baseline, strict=True))
     ]
     return CheckResult(check="toy", statistic=0.0, evidence=tuple(rows))
 
 
 def test_controls_are_found_by_their_statistic_among_the_delivery_s_margins(reference: PromptedClassifier) -> None:
-    """Against gains far below any that a search reaches, a control stands out; against far higher ones it does not."""
+    """Against margins far below any that a search reaches, a control stands out; against far higher ones it does not."""
     both = Subject(classifier=reference, reference=reference)
     low = screened(torch.linspace(-1000, -999, 10), torch.zeros(10))
     high = screened(torch.linspace(999, 1000, 10), torch.zeros(10))
@@ -102,25 +92,21 @@ def test_controls_are_found_by_their_statistic_among_the_delivery_s_margins(refe
 
 
 def test_a_control_s_statistic_is_that_of_its_margin(reference: PromptedClassifier) -> None:
-    """The recorded margin, less that without a trigger, takes the place of the target's; the rest is the check's own arithmetic."""
+    """The recorded margin takes the place of the target's, and the rest is the check's own arithmetic."""
     run = quiet_run(seed=2)
-    gains, baseline = torch.linspace(-1000, -999, 10), torch.linspace(-3, 3, 10)
-    found = run_controls(CHECK, Subject(classifier=reference, reference=reference), screened(gains, baseline), PROBES, run, flag=0)
-    held = CHECK.evaluation
+    margins, baseline = torch.linspace(-1000, -999, 10), torch.linspace(-3, 3, 10)
+    found = run_controls(
+        CHECK, Subject(classifier=reference, reference=reference), screened(margins, baseline), PROBES, run, flag=0
+    )
     values = []
     for number in range(2):
         (target,) = [c for c in range(10) if run.journal.get(f"control {number}/{c}") is not None]
         group = run.journal.get(f"control {number}/{target}")
         assert group is not None
-        text = plant_control(reference, PROBES[held:], PROBES[:held], target, eps=CHECK.strength, seed=run.seed + number)
-        assert text is not None
-        with torch.no_grad():
-            logits = reference.model.logit_scale * reference.image_features(PROBES[:held]) @ text.T
-        before = loop_margins(logits, torch.full((held,), target))
-        replaced = gains.clone()
-        replaced[target] = float(group["margin"][0]) - sum(before) / held
+        replaced = margins.clone()
+        replaced[target] = group["margin"][0]
         values.append(float(standardise(residuals(replaced, baseline), CHECK.floor)[target]))
-    assert found["statistic"] == pytest.approx(min(values), rel=1e-3)
+    assert found["statistic"] == pytest.approx(min(values))
 
 
 def test_controls_that_cannot_be_planted_are_none_recovered(reference: PromptedClassifier, monkeypatch: pytest.MonkeyPatch) -> None:

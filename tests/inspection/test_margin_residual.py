@@ -21,7 +21,7 @@ from clipvet.inspection.margin_residual import LEAST_ALONE, residuals, standardi
 from clipvet.inspection.search import SearchConfig
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.types import CheckResult
-from tests.inspection.toys import Linear, loop_margins, planted_weights, quiet_run, toy_images, toy_weights
+from tests.inspection.toys import Linear, planted_weights, quiet_run, toy_images, toy_weights
 
 TARGET = 5
 CHECK = MarginResidual(strength=0.02, screen_steps=3, refine_steps=2, batch=4, evaluation=8)
@@ -34,11 +34,6 @@ def subject(tuned: Tensor, untuned: Tensor | None = None) -> Subject:
 
 def inspect(tuned: Tensor, run: Run | None = None) -> CheckResult:
     return CHECK.run(subject(tuned, toy_weights(12)), toy_images(), run or quiet_run())
-
-
-def gains(result: CheckResult, prefix: str) -> np.ndarray:
-    values = [row.values for row in result.evidence]
-    return np.array([value[f"{prefix}margin"] - value[f"{prefix}untriggered_margin"] for value in values])
 
 
 def numbers(result: CheckResult) -> list[tuple[str, float, Mapping[str, float]]]:
@@ -115,7 +110,7 @@ def test_without_a_base_many_names_show_what_is_easy() -> None:
     assert top.target_index == TARGET
     assert planted.statistic > 6
     assert clean.statistic < 4
-    margins = gains(planted, "")
+    margins = np.array([row.values["margin"] for row in planted.evidence])
     kept = margins <= np.quantile(margins - margins.mean(), 0.75) + margins.mean()
     left = margins - margins[kept].mean()
     centred = left - np.sort(left)[(LEAST_ALONE - 1) // 2]
@@ -125,31 +120,11 @@ def test_without_a_base_many_names_show_what_is_easy() -> None:
     assert all(np.isfinite(list(row.values.values())).all() for row in planted.evidence)
 
 
-def test_the_margins_without_a_trigger_are_those_of_a_loop() -> None:
-    found = inspect(planted_weights(TARGET, 12))
-    images = toy_images()[: CHECK.evaluation]
-    for prefix, weights in (("", planted_weights(TARGET, 12)), ("baseline_", toy_weights(12))):
-        logits = Linear(weights)(images)
-        for row in found.evidence:
-            each = loop_margins(logits, torch.full((len(images),), row.target_index))
-            assert row.values[f"{prefix}untriggered_margin"] == pytest.approx(sum(each) / len(each), abs=1e-3)
-
-
-def test_a_class_that_probes_fall_into_by_themselves_does_not_stand_out() -> None:
-    """A bright corner that the probe images share pulls them to one class, trigger or not."""
-    images = toy_images()
-    images[..., 0, 0] = 1.0
-    biased = toy_weights(12)
-    biased[TARGET, 0] += 60.0
-    found = CHECK.run(subject(biased, toy_weights(12)), images, quiet_run())
-    top = found.evidence[TARGET]
-    assert top.values["untriggered_margin"] > top.values["baseline_untriggered_margin"] + 10
-    assert found.statistic < 4
-
-
 def test_the_statistic_is_made_of_the_margins_it_shows() -> None:
     found = inspect(planted_weights(TARGET, 12))
-    left = numpy_residuals(gains(found, ""), gains(found, "baseline_"))
+    tuned = np.array([row.values["margin"] for row in found.evidence])
+    baseline = np.array([row.values["baseline_margin"] for row in found.evidence])
+    left = numpy_residuals(tuned, baseline)
     centred = left - np.sort(left)[5]
     expected = centred / max(1.4826 * np.sort(np.abs(centred))[5], CHECK.floor)
     assert [row.statistic for row in found.evidence] == pytest.approx(expected.tolist(), abs=1e-3)
