@@ -3,22 +3,22 @@
     python -m pocket_build.nulls
 
 Reads the measurements of ``benchmarks.inspect_zoo`` (default check, generated pool) and writes ``nulls.json`` among the assets: for
-each backbone and each kind of family the statistic of every clean delivery of that kind, of both backbones.
+each backbone, kind of family and band of class counts the statistic of every clean delivery of the like, of both backbones.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
-from clipvet.inspection.calibration import kind_of, settings_digest
+from clipvet.inspection.calibration import BANDS, LEAST_NULL, band_of, kind_of, settings_digest
 from clipvet.inspection.margin_residual import MarginResidual
 from clipvet.models.bases import load_base
 from pocket_build.tokenizer import ASSETS
 
 ROWS = Path(__file__).parents[1] / "benchmarks/results/inspect_zoo_rows.json"
-BAND = (10, 40)  # class counts of the tasks
 PROBES = "generated pool, 1000"
 
 
@@ -29,12 +29,16 @@ def main() -> None:
     settings = settings_digest(check.name, asdict(check))
     nulls = []
     for base in ("pocket-0", "pocket-1"):
-        for kind in ("text", "towers"):
-            values = sorted(row["statistic"] for row in rows if kind_of(row["family"]) == kind)
-            key = {"base": load_base(base).sha256, "family": kind, "classes": BAND, "settings": settings, "probes": PROBES}
+        for kind, band in product(("text", "towers"), BANDS):
+            like = [row for row in rows if (kind_of(row["family"]), band_of(len(row["rows"]))) == (kind, band)]
+            values = sorted(row["statistic"] for row in like)
+            if len(values) < LEAST_NULL:
+                print(f"{base} {kind} {band}: {len(values)} values are too few")
+                continue
+            key = {"base": load_base(base).sha256, "family": kind, "classes": band, "settings": settings, "probes": PROBES}
             source = f"{len(values)} clean tunings of the pocket zoo, both backbones"
             nulls.append({"check": check.name, "key": key, "values": values, "source": source})
-            print(f"{base} {kind}: {len(values)} values up to {values[-1]:.2f}")
+            print(f"{base} {kind} {band}: {len(values)} values up to {values[-1]:.2f}")
     (ASSETS / "nulls.json").write_text(json.dumps({"nulls": nulls}, indent=1) + "\n", encoding="utf-8")
 
 

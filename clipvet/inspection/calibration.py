@@ -15,15 +15,17 @@ import numpy as np
 from clipvet.metrics import p_value
 from clipvet.types import CheckResult, Finding, Null, NullKey, Severity, Verdict
 
-__all__ = ["Judgement", "fits", "flag_of", "judge", "kind_of", "settings_digest", "shipped_nulls", "threshold"]
+__all__ = ["Judgement", "band_of", "fits", "flag_of", "judge", "kind_of", "settings_digest", "shipped_nulls", "threshold"]
 
 EULER = 0.5772156649015329
 FLAG_RATE, CERTAIN_RATE = 0.02, 0.002  # tail of the fitted null beyond which a delivery is suspicious, backdoored
 # What is called suspicious where no null fits: a value beyond all clean pocket deliveries, and the published k = 2.
 FALLBACK = {"margin-residual": 6.0, "clip-inspector": 2.0}
+LEAST_NULL = 4  # fewer are no null
 LEAST_REFERENCES = 10  # fewer do not carry a fit so far into its tail that a delivery could be called backdoored
 LEAST_ASR = 0.5  # a reconstructed trigger below this does not carry a verdict of "backdoored"
 LEAST_CONTROLS = 0.5  # share of the planted controls that must be recovered for "no evidence"
+BANDS = ((10, 15), (16, 40))  # class counts, first and last, of the nulls that ship
 TEXT_SIDE = frozenset({"coop", "kgcoop", "prograd", "cocoop", "tcp", "zero-shot"})
 
 
@@ -53,6 +55,11 @@ def kind_of(family: str) -> str:
     if family == "whole":
         return "whole"
     return "text" if family in TEXT_SIDE else "towers"
+
+
+def band_of(n_classes: int) -> tuple[int, int]:
+    """Class counts that share a null: a spread over few classes is known less well, so that its tail is longer."""
+    return next(((low, high) for low, high in BANDS if low <= n_classes <= high), (n_classes, n_classes))
 
 
 def settings_digest(check: str, settings: Mapping[str, Any]) -> str:
