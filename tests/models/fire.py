@@ -19,7 +19,7 @@ import torch
 # Unguarded on purpose, on payloads of our own: only where they fire here does their silence under the reader mean anything.
 def open_unguarded(path: str, how: str) -> None:
     if how == "torch":
-        torch.load(path, weights_only=False)
+        torch.load(path, weights_only=False)  # unguarded on purpose: the payload is our own and must be seen to fire
     elif how == "pickle":
         pickle.loads(Path(path).read_bytes())
     else:
