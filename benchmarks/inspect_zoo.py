@@ -36,7 +36,7 @@ from clipvet.inspection.base import ModelCheck, Run
 from clipvet.inspection.calibration import FALLBACK, FLAG_RATE, LEAST_NULL, band_of, kind_of, settings_digest, threshold
 from clipvet.inspection.clip_inspector import ClipInspector
 from clipvet.inspection.journal import MemoryJournal
-from clipvet.inspection.margin_residual import MarginResidual
+from clipvet.inspection.margin_residual import MarginResidual, residuals, standardise
 from clipvet.inspection.subject import subject_of
 from clipvet.metrics import auroc, wilson_interval
 from clipvet.models.bases import load_base
@@ -160,8 +160,13 @@ def judge_default(rows: list[Row]) -> dict[str, Any]:
     def other_backbone(row: Row) -> list[float]:
         return [r["statistic"] for r in clean(row) if r["base"] != row["base"]]
 
+    def any_count(row: Row) -> list[float]:
+        kind = [r for r in rows if r["attack"] is None and kind_of(r["family"]) == kind_of(row["family"])]
+        return [r["statistic"] for r in kind if r["task"] != row["task"]]
+
     out = {
         "leave_one_task_out": tally(rows, flags(rows, other_tasks)),
+        "leave_one_task_out_any_count": tally(rows, flags(rows, any_count)),
         "across_backbones": tally(rows, flags(rows, other_backbone)),
     }
     for kind, names in (("per_attack", {r["attack"] for r in rows} - {None}), ("per_family", {r["family"] for r in rows})):
@@ -170,6 +175,19 @@ def judge_default(rows: list[Row]) -> dict[str, Any]:
         groups = {name: [row for row in rows if row[key] == name] for name in sorted(names)}
         out[kind] = {name: tally(part, [flagged[row["name"]] for row in part]) for name, part in groups.items()}
     return {**out, **auroc_with_interval(rows)}
+
+
+def judge_gains(rows: list[Row]) -> dict[str, Any] | None:
+    """AUROC of a statistic that was tried: what a trigger adds to a margin, where the rows hold the margins without one."""
+    if not all("untriggered_margin" in one for row in rows for one in row["rows"]):
+        return None
+
+    def gains(row: Row, prefix: str) -> torch.Tensor:
+        return torch.tensor([one[f"{prefix}margin"] - one[f"{prefix}untriggered_margin"] for one in row["rows"]])
+
+    floor = MarginResidual().floor
+    scores = [float(standardise(residuals(gains(row, ""), gains(row, "baseline_")), floor).max()) for row in rows]
+    return auroc_with_interval([{**row, "statistic": score} for row, score in zip(rows, scores, strict=True)])
 
 
 def judge_paper(rows: list[Row], k: float = 2.0) -> dict[str, Any]:
@@ -185,19 +203,25 @@ WORDS = {
 }
 
 
-def table(default: Row | None, half: Row | None, paper: Row | None) -> list[Row]:
+def table(default: Row | None, gains: Row | None, half: Row | None, paper: Row | None) -> list[Row]:
     """Rows for the generated documentation: what, measured, interval, reported."""
     reported = {"right": "47 of 50 (CLIP-Inspector, ViT-B/16)", "clean_flagged": "1 of 10 (CLIP-Inspector, ViT-B/16)"}
     rows = []
     for label, part in (
         ("default, leave one task out", default and default["leave_one_task_out"]),
         ("default, null of the other backbone", default and default["across_backbones"]),
+        ("default, leave one task out, one null for every number of classes", default and default["leave_one_task_out_any_count"]),
         ("paper preset, k = 2", paper and paper["rule_k2"]),
     ):
         for key, cell in (part or {}).items():
             row = {"what": f"{WORDS[key]} ({label})", "measured": f"{cell['count']} of {cell['of']}", "interval": cell["interval"]}
             rows.append(row | ({"reported": reported[key]} if key in reported else {}))
-    for label, part in (("default", default), ("default, bound of 4/255 instead of 8/255", half), ("paper preset", paper)):
+    for label, part in (
+        ("default", default),
+        ("default, gains in place of margins", gains),
+        ("default, bound of 4/255 instead of 8/255", half),
+        ("paper preset", paper),
+    ):
         if part:
             rows.append({"what": f"AUROC ({label})", "measured": part["auroc"], "interval": part["interval"], "reported": 0.973})
     return rows
@@ -262,20 +286,20 @@ def main() -> None:
             f"{len(default)} deliveries on two pocket backbones with the default check, {len(half)} with a bound of 4/255, "
             f"{len(paper)} with the paper preset; "
             "generated probe images, seed 0; never on real weights. The reported figures are CLIP-Inspector's on other models.",
-            "The smallest spread of one logit was chosen on clean deliveries of an earlier zoo. Judging what a trigger adds to a "
-            "margin, in place of the margin, was tried on these deliveries and found worse (AUROC 0.919). Nulls were kept apart by "
-            "the number of classes after one null for all had been tried on them (47 of 60 right), so the shares right are no "
+            "The smallest spread of one logit was chosen on clean deliveries of an earlier zoo. Two choices were tried on these "
+            "deliveries and left: gains in place of margins, and one null for every number of classes. So the shares right are no "
             "independent estimate.",
         ],
         "rows": [],
         "settings": asdict(MarginResidual()),
         "flag_rate": FLAG_RATE,
         "default": judge_default(default) if default else None,
+        "gains": judge_gains(default),
         "half": auroc_with_interval(half) if half else None,
         "paper_preset": judge_paper(paper) if paper else None,
         "provenance": provenance(),
     }
-    result["rows"] = table(result["default"], result["half"], result["paper_preset"])
+    result["rows"] = table(result["default"], result["gains"], result["half"], result["paper_preset"])
     (RESULTS / "inspect_zoo.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result["default"], indent=1))
 
