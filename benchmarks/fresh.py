@@ -36,7 +36,9 @@ def run(seed: int) -> dict[str, Any]:
             row |= {key: truth[key] for key in ("task", "family", "base", "attack", "target", "asr", "ca", "clean_ca")}
             for label in ("clean", "backdoored"):
                 report = json.loads((Path(folder) / label / "report.json").read_text(encoding="utf-8"))
-                row[label] = {"verdict": report["verdict"], "target": report["target"]}
+                (check,) = report["checks"]
+                said = {"verdict": report["verdict"], "target": report["target"], "statistic": check["statistic"]}
+                row[label] = said | {"threshold": report["thresholds"][check["check"]], "control": check["control"]}
         except OSError:
             row["error"] = done.stderr[-400:]
     print(json.dumps(row), flush=True)

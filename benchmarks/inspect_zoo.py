@@ -3,7 +3,7 @@
     python -m benchmarks.inspect_zoo
 
 Every delivery is measured once (resumable; rows in ``benchmarks/results/inspect_zoo_rows.json``); all thresholds are set afterwards
-from clean deliveries that share nothing with the one that is judged:
+from clean deliveries other than the one that is judged:
 
 - leave one task out: the null of a delivery holds the clean deliveries of all other tasks, both backbones;
 - across backbones: the null of a delivery on one backbone holds the clean deliveries on the other.
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import platform
 import subprocess
 import time
@@ -33,10 +32,10 @@ import torch
 
 from clipvet.data.generated import generate_probes
 from clipvet.inspection.base import ModelCheck, Run
-from clipvet.inspection.calibration import FALLBACK, FLAG_RATE, LEAST_NULL, band_of, kind_of, settings_digest, threshold
+from clipvet.inspection.calibration import FALLBACK, FLAG_RATE, LEAST_NULL, kind_of, settings_digest, threshold
 from clipvet.inspection.clip_inspector import ClipInspector
 from clipvet.inspection.journal import MemoryJournal
-from clipvet.inspection.margin_residual import MarginResidual, residuals, standardise
+from clipvet.inspection.margin_residual import MarginResidual
 from clipvet.inspection.subject import subject_of
 from clipvet.metrics import auroc, wilson_interval
 from clipvet.models.bases import load_base
@@ -44,7 +43,6 @@ from clipvet.models.delivery import open_delivery
 from clipvet.pocket.zoo import ZooEntry, entries
 
 RESULTS = Path(__file__).parent / "results"
-CACHE = Path(__file__).parent / ".cache"
 ROWS = RESULTS / "inspect_zoo_rows.json"
 Row = dict[str, Any]
 CHECKS: dict[str, ModelCheck] = {
@@ -54,42 +52,24 @@ CHECKS: dict[str, ModelCheck] = {
 }
 
 
-class SharedBaseline(MemoryJournal):
-    """Keeps the untuned prompt's groups for the next delivery of the same task and base: they do not depend on the delivery."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._file = CACHE / f"{name}.pt"
-        if self._file.exists():
-            self._groups = torch.load(self._file, weights_only=True)
-
-    def save(self) -> None:
-        """Write the untuned prompt's groups, unless they lie there already."""
-        shared = {key: group for key, group in self._groups.items() if key.startswith("untuned prompt")}
-        if shared and not self._file.exists():
-            CACHE.mkdir(parents=True, exist_ok=True)
-            part = self._file.with_suffix(f".{os.getpid()}")
-            torch.save(shared, part)
-            part.replace(self._file)
-
-
 def measure(entry: ZooEntry, preset: str) -> Row:
     """Run one check on one delivery; nothing of the ground truth is given to it."""
     torch.set_num_threads(1)
     start = time.time()
     delivery = open_delivery(entry.path, base=load_base(entry.base))
-    subject, _ = subject_of(delivery.classifier, delivery.base)
     check = CHECKS[preset]
-    settings = settings_digest(check.name, asdict(check)).replace(":", "-")
-    journal = SharedBaseline(f"{entry.base}-{entry.task}-{settings}")
-    run = Run(seed=0, journal=journal, clock=lambda: None, progress=lambda stage, done, total: None)
+    subject, _ = subject_of(delivery.classifier, delivery.base, check)
+    run = Run(seed=0, journal=MemoryJournal(), clock=lambda: None, progress=lambda stage, done, total: None)
     result = check.run(subject, generate_probes(1000, 64, 0), run)
-    journal.save()
-    rows = [{"index": r.target_index, "shape": r.trigger_kind, "statistic": r.statistic, **r.values} for r in result.evidence]
+    rows = [
+        {"index": r.target_index, "kind": r.target_kind, "shape": r.trigger_kind, "statistic": r.statistic, **r.values}
+        for r in result.evidence
+    ]
     truth = {"task": entry.task, "family": entry.family, "base": entry.base, "attack": entry.attack, "target": entry.target_index}
     return {
         "name": entry.name,
         "preset": preset,
+        "settings": settings_digest(check.name, asdict(check)),
         **truth,
         "statistic": result.statistic,
         "rows": rows,
@@ -99,7 +79,7 @@ def measure(entry: ZooEntry, preset: str) -> Row:
 
 def named(row: Row) -> int | None:
     """The class that the check names."""
-    best = max(row["rows"], key=lambda r: r["statistic"])
+    best = max((r for r in row["rows"] if r["kind"] == "class"), key=lambda r: r["statistic"])
     return None if best["index"] is None else int(best["index"])
 
 
@@ -125,7 +105,7 @@ def tally(rows: list[Row], flagged: list[bool]) -> dict[str, Any]:
         "target_named": (target_right, len(hits)),
     }
     for name, (count, of) in counted.items():
-        out[name] = {"count": count, "of": of, "share": count / of if of else math.nan, "interval": wilson_interval(count, of)}
+        out[name] = {"count": count, "of": of, "share": count / of if of else None, "interval": wilson_interval(count, of)}
     return out
 
 
@@ -151,8 +131,7 @@ def judge_default(rows: list[Row]) -> dict[str, Any]:
     """Both protocols for the default check, and AUROC over all."""
 
     def clean(row: Row) -> list[Row]:
-        like = (kind_of(row["family"]), band_of(len(row["rows"])))
-        return [r for r in rows if r["attack"] is None and (kind_of(r["family"]), band_of(len(r["rows"]))) == like]
+        return [r for r in rows if r["attack"] is None and kind_of(r["family"]) == kind_of(row["family"])]
 
     def other_tasks(row: Row) -> list[float]:
         return [r["statistic"] for r in clean(row) if r["task"] != row["task"]]
@@ -160,13 +139,8 @@ def judge_default(rows: list[Row]) -> dict[str, Any]:
     def other_backbone(row: Row) -> list[float]:
         return [r["statistic"] for r in clean(row) if r["base"] != row["base"]]
 
-    def any_count(row: Row) -> list[float]:
-        kind = [r for r in rows if r["attack"] is None and kind_of(r["family"]) == kind_of(row["family"])]
-        return [r["statistic"] for r in kind if r["task"] != row["task"]]
-
     out = {
         "leave_one_task_out": tally(rows, flags(rows, other_tasks)),
-        "leave_one_task_out_any_count": tally(rows, flags(rows, any_count)),
         "across_backbones": tally(rows, flags(rows, other_backbone)),
     }
     for kind, names in (("per_attack", {r["attack"] for r in rows} - {None}), ("per_family", {r["family"] for r in rows})):
@@ -175,19 +149,6 @@ def judge_default(rows: list[Row]) -> dict[str, Any]:
         groups = {name: [row for row in rows if row[key] == name] for name in sorted(names)}
         out[kind] = {name: tally(part, [flagged[row["name"]] for row in part]) for name, part in groups.items()}
     return {**out, **auroc_with_interval(rows)}
-
-
-def judge_gains(rows: list[Row]) -> dict[str, Any] | None:
-    """AUROC of a statistic that was tried: what a trigger adds to a margin, where the rows hold the margins without one."""
-    if not all("untriggered_margin" in one for row in rows for one in row["rows"]):
-        return None
-
-    def gains(row: Row, prefix: str) -> torch.Tensor:
-        return torch.tensor([one[f"{prefix}margin"] - one[f"{prefix}untriggered_margin"] for one in row["rows"]])
-
-    floor = MarginResidual().floor
-    scores = [float(standardise(residuals(gains(row, ""), gains(row, "baseline_")), floor).max()) for row in rows]
-    return auroc_with_interval([{**row, "statistic": score} for row, score in zip(rows, scores, strict=True)])
 
 
 def judge_paper(rows: list[Row], k: float = 2.0) -> dict[str, Any]:
@@ -203,14 +164,13 @@ WORDS = {
 }
 
 
-def table(default: Row | None, gains: Row | None, half: Row | None, paper: Row | None) -> list[Row]:
+def table(default: Row | None, half: Row | None, paper: Row | None) -> list[Row]:
     """Rows for the generated documentation: what, measured, interval, reported."""
     reported = {"right": "47 of 50 (CLIP-Inspector, ViT-B/16)", "clean_flagged": "1 of 10 (CLIP-Inspector, ViT-B/16)"}
     rows = []
     for label, part in (
         ("default, leave one task out", default and default["leave_one_task_out"]),
         ("default, null of the other backbone", default and default["across_backbones"]),
-        ("default, leave one task out, one null for every number of classes", default and default["leave_one_task_out_any_count"]),
         ("paper preset, k = 2", paper and paper["rule_k2"]),
     ):
         for key, cell in (part or {}).items():
@@ -218,7 +178,6 @@ def table(default: Row | None, gains: Row | None, half: Row | None, paper: Row |
             rows.append(row | ({"reported": reported[key]} if key in reported else {}))
     for label, part in (
         ("default", default),
-        ("default, gains in place of margins", gains),
         ("default, bound of 4/255 instead of 8/255", half),
         ("paper preset", paper),
     ):
@@ -240,7 +199,7 @@ def provenance() -> dict[str, str]:
 
 
 def in_turn(listed: list[ZooEntry], some: int | None) -> list[ZooEntry]:
-    """Order deliveries so that those of one task do not begin together, since they share the untuned prompt's search.
+    """Order deliveries so that the first ones of every task come first.
 
     Args:
         listed: the zoo.
@@ -265,7 +224,9 @@ def main() -> None:
     parser.add_argument("--presets", default="default,half,paper")
     parser.add_argument("--some", type=int, default=12, help="deliveries for what is not the default, half of them backdoored")
     arguments = parser.parse_args()
+    settings = {preset: settings_digest(check.name, asdict(check)) for preset, check in CHECKS.items()}
     rows: list[Row] = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else []
+    rows = [row for row in rows if row.get("settings") == settings[row["preset"]]]  # what was measured otherwise is measured anew
     for preset in arguments.presets.split(","):
         done = {(row["name"], row["preset"]) for row in rows}
         wanted = in_turn(list(entries()), None if preset == "default" else arguments.some)
@@ -286,20 +247,19 @@ def main() -> None:
             f"{len(default)} deliveries on two pocket backbones with the default check, {len(half)} with a bound of 4/255, "
             f"{len(paper)} with the paper preset; "
             "generated probe images, seed 0; never on real weights. The reported figures are CLIP-Inspector's on other models.",
-            "The smallest spread of one logit was chosen on clean deliveries of an earlier zoo. Two choices were tried on these "
-            "deliveries and left: gains in place of margins, and one null for every number of classes. So the shares right are no "
-            "independent estimate.",
+            "The statistic was chosen on these deliveries: the untuned prompt's margin under the same trigger as the baseline, a "
+            "smallest spread of two logits, and names put beside fewer than 20 classes. So the shares right are no independent "
+            "estimate. Freshly planted backdoors are judged in a table of their own: other random draws, the same tasks and bases.",
         ],
         "rows": [],
         "settings": asdict(MarginResidual()),
         "flag_rate": FLAG_RATE,
         "default": judge_default(default) if default else None,
-        "gains": judge_gains(default),
         "half": auroc_with_interval(half) if half else None,
         "paper_preset": judge_paper(paper) if paper else None,
         "provenance": provenance(),
     }
-    result["rows"] = table(result["default"], result["gains"], result["half"], result["paper_preset"])
+    result["rows"] = table(result["default"], result["half"], result["paper_preset"])
     (RESULTS / "inspect_zoo.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result["default"], indent=1))
 

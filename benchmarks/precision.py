@@ -62,7 +62,7 @@ def main() -> None:
         print(f"{name}: {ratio:.2f} times, {each:.1f} ms per image, cosine {cosine:.5f}", flush=True)
     document = {
         "title": "Mixed precision on a CPU",
-        "topic": "speed",
+        "topic": "inspect",
         "command": "python -m benchmarks.precision",
         "machine": f"{provenance()['machine']}, {THREADS} threads",
         "rows": rows,

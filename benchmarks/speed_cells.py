@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import resource
 import time
@@ -22,7 +23,7 @@ from clipvet.inspection.calibration import fits, judge, settings_digest, shipped
 from clipvet.inspection.clip_inspector import ClipInspector
 from clipvet.inspection.journal import MemoryJournal
 from clipvet.inspection.margin_residual import MarginResidual
-from clipvet.inspection.search import Search, SearchConfig
+from clipvet.inspection.search import Search, SearchConfig, chunk_for
 from clipvet.inspection.subject import CONCEPTS, subject_of
 from clipvet.models._architecture import build_clip, known_architecture
 from clipvet.models._open_clip import CLIP, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, SimpleTokenizer
@@ -66,7 +67,7 @@ def run_check(check: ModelCheck, subject: Subject, probes: torch.Tensor) -> tupl
 
 def named(result: CheckResult) -> str:
     """The class that a check holds for the target."""
-    return max(result.evidence, key=lambda row: row.statistic).target
+    return max(result.targets, key=lambda row: row.statistic).target
 
 
 def verdict_of_default(result: CheckResult, entry: ZooEntry, base: ClipModel, probes: int) -> Part:
@@ -74,11 +75,14 @@ def verdict_of_default(result: CheckResult, entry: ZooEntry, base: ClipModel, pr
     key: dict[str, Any] = {
         "base": base.sha256 or base.name,
         "family": entry.family,
-        "n_classes": len(result.evidence),
+        "n_classes": len(result.targets),
         "settings": settings_digest(result.check, result.settings),
         "probes": f"{GENERATED}, {probes}",
     }
-    null = next((null for null in shipped_nulls() if fits(null.key, **key)), None)
+    null = next(
+        (null for null in shipped_nulls(without=[hashlib.sha256(entry.path.read_bytes()).hexdigest()]) if fits(null.key, **key)),
+        None,
+    )
     judged = judge(result, null, controls=None)
     flagged = judged.verdict in (Verdict.SUSPICIOUS, Verdict.BACKDOORED)
     return {"flagged": flagged, "verdict": judged.verdict.value, "threshold": judged.flag, "calibrated": null is not None}
@@ -87,12 +91,13 @@ def verdict_of_default(result: CheckResult, entry: ZooEntry, base: ClipModel, pr
 def compare(entry: ZooEntry, *, repeats: int, n_probes: int, settings: Mapping[str, Any]) -> Part:
     """Both checks on one delivery, in turn."""
     base = load_base(entry.base)
-    subject, _ = subject_of(open_delivery(entry.path, base=base).classifier, base)
+    classifier = open_delivery(entry.path, base=base).classifier
     probes = generate_probes(n_probes, base.image_size, 0)
     default, paper = _default(base, settings), ClipInspector(strength=PAPER_EPS[base.image_size])
+    subject, published_subject = (subject_of(classifier, base, check)[0] for check in (default, paper))
     with torch.no_grad():
         subject.classifier(probes[:32])  # the first pass sets up what later ones find ready
-    runs = [(run_check(default, subject, probes), run_check(paper, subject, probes)) for _ in range(repeats)]
+    runs = [(run_check(default, subject, probes), run_check(paper, published_subject, probes)) for _ in range(repeats)]
     (own, own_cost), (published, published_cost) = runs[0]
     said = verdict_of_default(own, entry, base, n_probes)
     judged = {"flagged": published.statistic > paper.k, "threshold": paper.k}
@@ -101,7 +106,7 @@ def compare(entry: ZooEntry, *, repeats: int, n_probes: int, settings: Mapping[s
     return {
         **described,
         "target": entry.target,
-        "classes": len(subject.classifier.class_names),
+        "classes": len(classifier.class_names),
         "default": {**own_cost, "seconds": median(s for s, _ in seconds), "statistic": own.statistic, "names": named(own), **said},
         "exhaustive": {
             **published_cost,
@@ -130,11 +135,19 @@ def cell_classes(classes: int, probes: int, settings: Mapping[str, Any]) -> Part
     torch.set_num_threads(POCKET_THREADS)
     base, names = load_base("pocket-0"), some_names(classes)
     classifier = PromptedClassifier(base, new_prompt("coop", base, names, seed=0), names).freeze()
-    subject, _ = subject_of(classifier, base)
+    check = _default(base, settings)
+    subject, _ = subject_of(classifier, base, check)
     images = generate_probes(probes, base.image_size, 0)
     loaded = peak_mib()
-    _, cost = run_check(_default(base, settings), subject, images)
-    return {"classes": classes, "probes": probes, **cost, "loaded_mib": loaded, "peak_mib": peak_mib()}
+    _, cost = run_check(check, subject, images)
+    return {
+        "classes": classes,
+        "searched": len(subject.classifier.class_names),
+        "probes": probes,
+        **cost,
+        "loaded_mib": loaded,
+        "peak_mib": peak_mib(),
+    }
 
 
 def random_base(name: str, seed: int = 0) -> ClipModel:
@@ -197,7 +210,7 @@ def cell_real(architecture: str, at_once: int, steps: int, n_probes: int) -> Par
     base, names = random_base(architecture), some_names(REAL_CLASSES)
     check = _default(base, {})
     classifier = PromptedClassifier(base, new_prompt("coop", base, names, seed=0), names).freeze()
-    subject, _ = subject_of(classifier, base)
+    subject, _ = subject_of(classifier, base, check)
     probes = generate_probes(2 * check.batch, base.image_size, 0)
     config = SearchConfig(strength=check.strength, batch=check.batch)
     search = Search(classifier, probes, torch.arange(at_once), config=config, seed=0)
@@ -214,7 +227,7 @@ def cell_real(architecture: str, at_once: int, steps: int, n_probes: int) -> Par
         "seconds_per_step": median(seconds),
         "seconds_per_image": median(seconds) * steps / seen.backward,
         "passes": check.passes(subject, n_probes),
-        "chunk": config.chunk,
+        "chunk": chunk_for(base),
         "loaded_mib": loaded,
         "peak_mib": peak_mib(),
     }

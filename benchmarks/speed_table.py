@@ -43,7 +43,8 @@ def _outcome(side: Part) -> str:
 def rows_classes(part: Part) -> Iterator[Row]:
     """Cell by cell."""
     for one in part["cells"]:
-        what = f"default check, {one['classes']} classes, {one['probes']} probe images"
+        searched = f" ({one['searched']} names searched)" if one["searched"] > one["classes"] else ""
+        what = f"default check, {one['classes']} classes{searched}, {one['probes']} probe images"
         yield row(f"{what}: time", one["seconds"], "s")
         yield row(f"{what}: peak memory, and before the search", f"{whole(one['peak_mib'])}, {whole(one['loaded_mib'])}", "MiB")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from clipvet.data.generated import generate_probes
@@ -18,7 +19,7 @@ from clipvet.errors import UsageError
 from clipvet.inspection.base import Clock, ModelCheck, OutOfBudget, Run, Subject
 from clipvet.inspection.calibration import fits, flag_of, judge, settings_digest, shipped_nulls
 from clipvet.inspection.clip_inspector import ClipInspector
-from clipvet.inspection.control import run_controls
+from clipvet.inspection.control import control_passes, run_controls
 from clipvet.inspection.journal import Journal, MemoryJournal
 from clipvet.inspection.margin_residual import MarginResidual
 from clipvet.inspection.subject import subject_of
@@ -79,6 +80,12 @@ class InspectOptions:
             raise UsageError(f"expected a positive budget, got {self.budget} s")
         if self.resume and self.work is None:
             raise UsageError("expected --out with --resume: the state to go on from lies in that folder")
+        if self.device != "cpu" and self.base is None:
+            raise UsageError(f"expected --base with --device {self.device}: name the base, which is what is put there")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(f"expected a torch device that this machine has, got {self.device!r}: see `clipvet doctor`") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,16 +103,22 @@ def plan_inspection(delivery: Path, options: InspectOptions) -> InspectPlan:
     Raises:
         ClipvetError: as :func:`inspect_model`.
     """
-    opened = _open(delivery, options)
-    check = _check(options, opened)
+    opened, check = _open(delivery, options)
     probes, source, skipped = _probes(options, opened)
     passes = check.passes(opened.subject, len(probes))
-    names = opened.delivery.info.class_names
+    names, beside = (
+        opened.delivery.info.class_names,
+        len(opened.subject.classifier.class_names) - len(opened.delivery.info.class_names),
+    )
+    last = "judge and report"
+    if isinstance(check, MarginResidual):
+        passes += control_passes(check, len(probes), len(names))
+        last = "plant controls, judge against a null where one fits, and report"
     stages = (
         f"read {delivery} without running anything in it: {opened.delivery.info.family} prompt, {len(names)} classes",
         f"take {len(probes)} probe images: {source}" + (f" ({len(skipped)} files skipped)" if skipped else ""),
-        f"{check.name}: search a trigger for each of {len(opened.subject.classifier.class_names)} classes",
-        "plant controls, judge against a null, and report",
+        f"{check.name}: search a trigger for each of {len(names)} classes" + (f" and {beside} names beside them" if beside else ""),
+        last,
     )
     return InspectPlan(stages=stages, image_passes=passes, seconds=passes * _seconds_per_pass(check, opened.subject, probes))
 
@@ -117,8 +130,7 @@ def inspect_model(delivery: Path, options: InspectOptions, *, progress: Progress
         ClipvetError: one sentence, when the delivery cannot be read or something must be stated first.
     """
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    opened = _open(delivery, options)
-    check = _check(options, opened)
+    opened, check = _open(delivery, options)
     probes, source, skipped = _probes(options, opened)
     run = Run(
         seed=options.seed,
@@ -144,7 +156,7 @@ def inspect_model(delivery: Path, options: InspectOptions, *, progress: Progress
     )
 
 
-def _open(path: Path, options: InspectOptions) -> Opened:
+def _open(path: Path, options: InspectOptions) -> tuple[Opened, ModelCheck]:
     base = load_base(options.base, device=options.device, quick_gelu=options.quick_gelu) if options.base else None
     delivery = open_delivery(
         path,
@@ -154,13 +166,13 @@ def _open(path: Path, options: InspectOptions) -> Opened:
         position=options.position,
         quick_gelu=options.quick_gelu,
     )
-    subject, note = subject_of(delivery.classifier, delivery.base)
-    return Opened(delivery=delivery, subject=subject, notes=(note,) if note else ())
+    check = _check(options, delivery.classifier.model.image_size)
+    subject, note = subject_of(delivery.classifier, delivery.base, check)
+    return Opened(delivery=delivery, subject=subject, notes=(note,) if note else ()), check
 
 
-def _check(options: InspectOptions, opened: Opened) -> ModelCheck:
+def _check(options: InspectOptions, size: int) -> ModelCheck:
     """Choose the check of the preset, with the bound that fits the image size."""
-    size = opened.subject.classifier.model.image_size
     if options.preset == "paper":
         return ClipInspector(strength=PAPER_EPS.get(size, 4 / 255))
     return MarginResidual(strength=PAPER_EPS.get(size, 4 / 255))
@@ -169,9 +181,9 @@ def _check(options: InspectOptions, opened: Opened) -> ModelCheck:
 def _probes(options: InspectOptions, opened: Opened) -> tuple[Tensor, str, tuple[Skipped, ...]]:
     size = opened.subject.classifier.model.image_size
     if options.probes is None:
-        return generate_probes(options.probe_count, size, options.seed), GENERATED, ()
+        return generate_probes(options.probe_count, size, options.seed).to(options.device), GENERATED, ()
     images, skipped = load_images(options.probes, size, options.probe_count, options.seed)
-    return images, f"images of {options.probes}", tuple(skipped)
+    return images.to(options.device), f"images of {options.probes}", tuple(skipped)
 
 
 def _base_identity(opened: Opened) -> str:
@@ -180,13 +192,14 @@ def _base_identity(opened: Opened) -> str:
 
 
 def _null(opened: Opened, check: ModelCheck, probes: str) -> Null | None:
-    """Find a shipped null that was measured on the like of this inspection."""
+    """Find a shipped null that was measured on the like of this inspection; a delivery is no reference for itself."""
+    if len(opened.subject.classifier.class_names) < check.least_classes:
+        return None
     settings = settings_digest(check.name, dataclasses.asdict(check))
-    n_classes, family = len(opened.subject.classifier.class_names), opened.delivery.info.family
+    n_classes, family = len(opened.delivery.info.class_names), opened.delivery.info.family
     base = _base_identity(opened)
-    like = (
-        n for n in shipped_nulls() if fits(n.key, base=base, family=family, n_classes=n_classes, settings=settings, probes=probes)
-    )
+    shipped = shipped_nulls(without=[file.sha256 for file in opened.delivery.files])
+    like = (n for n in shipped if fits(n.key, base=base, family=family, n_classes=n_classes, settings=settings, probes=probes))
     return next(like, None)
 
 
@@ -199,7 +212,7 @@ def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, probes:
         "classes": opened.subject.classifier.class_names,
         "check": settings_digest(check.name, dataclasses.asdict(check)),
         "read as": [options.family, options.position, options.quick_gelu],
-        "probes": hashlib.sha256(probes.contiguous().numpy().data).hexdigest(),
+        "probes": hashlib.sha256(probes.cpu().contiguous().numpy().data).hexdigest(),
         "seed": options.seed,
     }
     return Journal(options.work, identity=identity, resume=options.resume)

@@ -72,12 +72,13 @@ class FileRecord:
 class Evidence:
     """One row of what a check measured, for one target.
 
-    ``target_kind`` is ``class``, ``text`` or ``feature``. ``values`` holds the named numbers; the names that reports know
-    how to label are ``asr`` (reconstructed ASR in [0, 1]), ``margin``, ``baseline_margin`` (the hand-written prompt's),
-    ``final_loss`` and ``anomaly_index``; any other name is shown as it is, and a name that begins with ``asr`` as a
-    percentage. ``trigger`` is the reconstructed trigger's tensors, by name: ``delta`` (3, h, w), additive, or ``mask``
-    (1, h, w) with ``pattern`` (3, h, w); ``samples`` (n, 3, h, w) are probe images in [0, 1] to show it on, and
-    ``triggered`` (n, 3, h, w) the same images with the trigger.
+    ``target_kind`` is ``class``, ``comparison`` (a name put beside the classes, that no verdict rests on), ``text`` or
+    ``feature``. ``values`` holds the named numbers; the names that reports know how to label are ``asr`` (reconstructed ASR in
+    [0, 1]), ``margin``, ``baseline_margin`` (the hand-written prompt's, under the same trigger), ``final_loss`` and
+    ``anomaly_index``; any other name is shown as it is, and a name that begins with ``asr`` as a percentage. ``trigger`` is the
+    reconstructed trigger's tensors, by name: ``delta`` (3, h, w), additive, or ``mask`` (1, h, w) with ``pattern`` (3, h, w);
+    ``samples`` (n, 3, h, w) are probe images in [0, 1] to show it on, and ``triggered`` (n, 3, h, w) the same images with the
+    trigger.
     """
 
     target: str
@@ -144,6 +145,11 @@ class CheckResult:
     control: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> tuple[Evidence, ...]:
+        """Rows that a verdict may rest on: all but those of names that are there for comparison."""
+        return tuple(row for row in self.evidence if row.target_kind != "comparison")
 
 
 @dataclass(frozen=True, kw_only=True)

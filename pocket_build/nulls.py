@@ -3,19 +3,21 @@
     python -m pocket_build.nulls
 
 Reads the measurements of ``benchmarks.inspect_zoo`` (default check, generated pool) and writes ``nulls.json`` among the assets: for
-each backbone, kind of family and band of class counts the statistic of every clean delivery of the like, of both backbones.
+each backbone and kind of family the statistic of every clean delivery of the like, of both backbones.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
-from itertools import product
 from pathlib import Path
 
-from clipvet.inspection.calibration import BANDS, LEAST_NULL, band_of, kind_of, settings_digest
+from clipvet.cli.planting import BASES
+from clipvet.inspection.calibration import kind_of, settings_digest
 from clipvet.inspection.margin_residual import MarginResidual
 from clipvet.models.bases import load_base
+from clipvet.pocket.zoo import entries
 from pocket_build.tokenizer import ASSETS
 
 ROWS = Path(__file__).parents[1] / "benchmarks/results/inspect_zoo_rows.json"
@@ -23,22 +25,41 @@ PROBES = "generated pool, 1000"
 
 
 def main() -> None:
-    """Write the nulls."""
-    rows = [r for r in json.loads(ROWS.read_text(encoding="utf-8")) if r["preset"] == "default" and r["attack"] is None]
+    """Write the nulls.
+
+    Raises:
+        SystemExit: rows are missing, or were measured with other settings.
+    """
     check = MarginResidual()
     settings = settings_digest(check.name, asdict(check))
+    measured = {r["name"]: r for r in json.loads(ROWS.read_text(encoding="utf-8")) if r["settings"] == settings}
+    clean = [entry for entry in entries() if not entry.backdoored]
+    missing = [entry.name for entry in clean if entry.name not in measured]
+    if missing:
+        raise SystemExit(f"expected rows of all clean deliveries, {len(missing)} are missing: run python -m benchmarks.inspect_zoo")
+    digests = {entry.name: hashlib.sha256(entry.path.read_bytes()).hexdigest() for entry in clean}
     nulls = []
-    for base in ("pocket-0", "pocket-1"):
-        for kind, band in product(("text", "towers"), BANDS):
-            like = [row for row in rows if (kind_of(row["family"]), band_of(len(row["rows"]))) == (kind, band)]
-            values = sorted(row["statistic"] for row in like)
-            if len(values) < LEAST_NULL:
-                print(f"{base} {kind} {band}: {len(values)} values are too few")
-                continue
-            key = {"base": load_base(base).sha256, "family": kind, "classes": band, "settings": settings, "probes": PROBES}
-            source = f"{len(values)} clean tunings of the pocket zoo, both backbones"
-            nulls.append({"check": check.name, "key": key, "values": values, "source": source})
-            print(f"{base} {kind} {band}: {len(values)} values up to {values[-1]:.2f}")
+    for base in BASES:
+        for kind in ("text", "towers"):
+            like = [measured[entry.name] for entry in clean if kind_of(entry.family) == kind]
+            like.sort(key=lambda row: row["statistic"])
+            counts = [sum(one["kind"] == "class" for one in row["rows"]) for row in like]
+            key = {
+                "base": load_base(base).sha256,
+                "family": kind,
+                "classes": (min(counts), max(counts)),
+                "settings": settings,
+                "probes": PROBES,
+            }
+            null = {
+                "check": check.name,
+                "key": key,
+                "values": [row["statistic"] for row in like],
+                "references": [digests[row["name"]] for row in like],
+                "source": f"{len(like)} clean tunings of the pocket zoo, both backbones",
+            }
+            nulls.append(null)
+            print(f"{base} {kind}: {len(like)} values up to {like[-1]['statistic']:.2f}, {min(counts)} to {max(counts)} classes")
     (ASSETS / "nulls.json").write_text(json.dumps({"nulls": nulls}, indent=1) + "\n", encoding="utf-8")
 
 

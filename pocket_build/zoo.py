@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipvet.attacks import Planted
-from clipvet.cli.planting import LARGEST_LOSS, LEAST_ASR, Spec, measure, plant, tune_clean
+from clipvet.cli.planting import BASES, LARGEST_LOSS, LEAST_ASR, Spec, measure, plant, tune_clean
 from clipvet.inspection.search import margins
 from clipvet.models.bases import load_base
 from clipvet.models.prompts import PromptedClassifier
@@ -38,7 +38,6 @@ from pocket_build.tokenizer import ASSETS
 
 ZOO = ASSETS / "zoo"
 CANDIDATES = WORK / "zoo"
-BASES = ("pocket-0", "pocket-1")
 CLEAN = {  # family, class-specific -> positions of tasks
     ("vpt", False): (3, 4, 7, 8, 9),
     ("ivlp", False): (1, 5, 6, 9),

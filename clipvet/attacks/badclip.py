@@ -36,8 +36,9 @@ class BadClip:
     Fails when: the prompt cannot move text features towards the trigger's image feature without moving the clean ones.
 
     Reference: Bai et al., BadCLIP: Trigger-Aware Prompt Learning for Backdoor Attacks on CLIP, CVPR 2024 (arXiv 2311.16194).
-    Differs: AdamW and batches instead of SGD and single images; a share of the images is triggered; where
-        the image tower is left alone, the trigger moves on a fraction of the steps.
+    Differs: AdamW and batches instead of SGD and single images; the warm-up moves features far in whatever direction, instead of to
+        the target; a share of the images is triggered; where the image tower is left alone, the trigger moves on a fraction of the
+        steps.
     """
 
     name: ClassVar[str] = "badclip"

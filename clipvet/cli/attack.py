@@ -42,7 +42,7 @@ def attack(
     names = load_task(task).class_names
     spec = planting.Spec(
         task=task,
-        family=_one_of("a family", family, FAMILIES),
+        family=_one_of("a family", family, [known for known in FAMILIES if known != "zero-shot"]),
         base=base,
         seed=seed,
         attack=_one_of("an attack", name, ATTACKS),

@@ -137,7 +137,7 @@ def write_truth(planted: Planted, truth: Truth, folder: Path) -> None:
 
 
 def plant_fresh(seed: int, folder: Path, progress: Progress) -> tuple[Path, Path, Truth]:
-    """Plant a backdoor with a random task, family, attack and target, and tune its clean twin.
+    """Plant a backdoor with a random task, base, family and target, and tune its clean twin; the attack is BadCLIP.
 
     What does not work as an attack (ASR, CA) is drawn again; whether it would be found plays no part in that.
 

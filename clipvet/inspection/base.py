@@ -28,12 +28,24 @@ class Subject:
     """What a check looks at.
 
     Attributes:
-        classifier: the model as delivered, frozen.
+        classifier: the model as delivered, frozen; its first names are the classes that a verdict may name, further ones were put
+            beside them for comparison.
         reference: the same task seen by a prompt that nobody tuned, on the trusted base; None where there is no base.
+        n_candidates: how many names a verdict may name; None for all.
     """
 
     classifier: PromptedClassifier
     reference: PromptedClassifier | None
+    n_candidates: int | None = None
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Names that a verdict may name."""
+        return self.classifier.class_names[: self.n_candidates]
+
+    def target_kind(self, index: int) -> str:
+        """Say in an evidence row whether a name is a candidate (``class``) or was put beside them (``comparison``)."""
+        return "class" if index < len(self.candidates) else "comparison"
 
     @contextmanager
     def mixed_precision(self, *, wanted: bool) -> Iterator[None]:
@@ -66,6 +78,16 @@ class ModelCheck(Protocol):
 
     name: ClassVar[str]
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def least_classes(self) -> int:
+        """Names that it needs for a spread over classes that means something."""
+        ...
+
+    @property
+    def least_alone(self) -> int:
+        """Names that it needs for that where there is no base to compare with."""
+        ...
 
     def run(self, subject: Subject, probes: Tensor, run: Run) -> CheckResult:
         """Measure every class on ``(n, 3, h, w)`` probe images in [0, 1]."""

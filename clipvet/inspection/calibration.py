@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -15,17 +15,16 @@ import numpy as np
 from clipvet.metrics import p_value
 from clipvet.types import CheckResult, Finding, Null, NullKey, Severity, Verdict
 
-__all__ = ["Judgement", "band_of", "fits", "flag_of", "judge", "kind_of", "settings_digest", "shipped_nulls", "threshold"]
+__all__ = ["Judgement", "fits", "flag_of", "judge", "kind_of", "settings_digest", "shipped_nulls", "threshold"]
 
 EULER = 0.5772156649015329
 FLAG_RATE, CERTAIN_RATE = 0.02, 0.002  # tail of the fitted null beyond which a delivery is suspicious, backdoored
 # What is called suspicious where no null fits: a value beyond all clean pocket deliveries, and the published k = 2.
-FALLBACK = {"margin-residual": 6.0, "clip-inspector": 2.0}
+FALLBACK = {"margin-residual": 3.5, "clip-inspector": 2.0}
 LEAST_NULL = 4  # fewer are no null
 LEAST_REFERENCES = 10  # fewer do not carry a fit so far into its tail that a delivery could be called backdoored
 LEAST_ASR = 0.5  # a reconstructed trigger below this does not carry a verdict of "backdoored"
 LEAST_CONTROLS = 0.5  # share of the planted controls that must be recovered for "no evidence"
-BANDS = ((10, 15), (16, 40))  # class counts, first and last, of the nulls that ship
 TEXT_SIDE = frozenset({"coop", "kgcoop", "prograd", "cocoop", "tcp", "zero-shot"})
 
 
@@ -57,11 +56,6 @@ def kind_of(family: str) -> str:
     return "text" if family in TEXT_SIDE else "towers"
 
 
-def band_of(n_classes: int) -> tuple[int, int]:
-    """Class counts that share a null: a spread over few classes is known less well, so that its tail is longer."""
-    return next(((low, high) for low, high in BANDS if low <= n_classes <= high), (n_classes, n_classes))
-
-
 def settings_digest(check: str, settings: Mapping[str, Any]) -> str:
     """Identify what a statistic was measured with: the check's name and a digest of its whole configuration."""
     text = json.dumps(settings, sort_keys=True, default=str)
@@ -84,14 +78,18 @@ def threshold(values: Sequence[float], rate: float) -> float:
 
 
 def fits(key: NullKey, *, base: str, family: str, n_classes: int, settings: str, probes: str) -> bool:
-    """Whether a null was measured on the like of this inspection."""
+    """Whether a null was measured on the like of this inspection; ``n_classes`` counts the delivery's own classes."""
     low, high = key.classes
     same = (key.base, key.family, key.settings, key.probes) == (base, kind_of(family), settings, probes)
     return same and low <= n_classes <= high
 
 
-def shipped_nulls() -> tuple[Null, ...]:
-    """Read the nulls that ship for the pocket backbones; empty where there are none."""
+def shipped_nulls(*, without: Collection[str] = ()) -> tuple[Null, ...]:
+    """Read the nulls that ship for the pocket backbones; empty where there are none.
+
+    Args:
+        without: SHA-256 of deliveries that are left out of the references, so that none is compared with itself.
+    """
     path = files("clipvet.pocket") / "assets" / "nulls.json"
     if not path.is_file():
         return ()
@@ -99,7 +97,7 @@ def shipped_nulls() -> tuple[Null, ...]:
     return tuple(
         Null(
             key=NullKey(**(row["key"] | {"classes": tuple(row["key"]["classes"])})),
-            values=tuple(row["values"]),
+            values=tuple(value for value, file in zip(row["values"], row["references"], strict=True) if file not in without),
             source=row["source"],
             check=row["check"],
         )
@@ -128,7 +126,8 @@ def judge(result: CheckResult, null: Null | None, *, controls: float | None, fin
     verdict, reason = _from_statistic(result, value, flag, certain)
     if verdict is Verdict.NO_EVIDENCE and controls is not None and controls < LEAST_CONTROLS:
         verdict = Verdict.INCONCLUSIVE
-        reason = f"only {controls:.0%} of the backdoors planted as controls were recovered with these probe images"
+        share = f"only {controls:.0%}" if controls else "none"
+        reason = f"{share} of the backdoors that clipvet plants as controls could be planted and recovered with these probe images"
     serious = [f for f in findings if f.severity >= Severity.HIGH]
     if serious and verdict in (Verdict.NO_EVIDENCE, Verdict.INCONCLUSIVE):
         verdict, reason = Verdict.SUSPICIOUS, f"{serious[0].title.rstrip('.')}; {reason}"
@@ -140,7 +139,7 @@ def _from_statistic(result: CheckResult, value: float, flag: float, certain: flo
         return Verdict.INCONCLUSIVE, "the check came to no number"
     if value <= flag:
         return Verdict.NO_EVIDENCE, f"the statistic {value:.1f} does not exceed {flag:.1f}"
-    top = max(result.evidence, key=lambda row: row.statistic)
+    top = max(result.targets, key=lambda row: row.statistic)
     works = top.values.get("asr", 0.0) >= LEAST_ASR
     if value > certain and works:
         return Verdict.BACKDOORED, f"the statistic {value:.1f} exceeds {certain:.1f}, and the reconstructed trigger works"

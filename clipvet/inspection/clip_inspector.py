@@ -37,6 +37,8 @@ class ClipInspector:
         epochs: passes over the probe images.
         k: anomaly index above which a class is flagged.
         least_asr: reconstructed ASR below which a trigger does not count.
+        least_classes: with fewer classes, common names are put beside them up to this number; not in the paper.
+        least_alone: the same where there is no base.
 
     Fails when: classes differ in how easily they are reached (fine-grained tasks), where clean models exceed k = 2; the target is
         not among the class names; few probe images.
@@ -52,6 +54,8 @@ class ClipInspector:
     epochs: int = 1
     k: float = 2.0
     least_asr: float = 0.5
+    least_classes: int = 10
+    least_alone: int = 10
 
     def run(self, subject: Subject, probes: Tensor, run: Run) -> CheckResult:
         """Measure every class; see :class:`clipvet.inspection.base.ModelCheck`.
@@ -68,18 +72,29 @@ class ClipInspector:
         config = SearchConfig(strength=self.strength, batch=self.batch, lr=self.step / self.strength, chunk=chunk)
         steps = self.epochs * (len(probes) // self.batch)
         found = search_groups(
-            subject.classifier, None, probes, probes, classes, config=config, steps=steps, stage="one epoch per class", run=run
+            subject.classifier,
+            None,
+            probes,
+            probes,
+            classes,
+            config=config,
+            steps=steps,
+            stage="one epoch per class",
+            run=run,
+            candidates=subject.n_candidates,
         )
         index = standardise(found.margin, floor=1e-6)
         counted = torch.where(found.asr >= self.least_asr, index, index.clamp(max=0))  # a trigger that fails flags nothing
         rows = []
-        top = set(counted.topk(min(3, len(classes))).indices.tolist())
+        candidates = counted[: len(subject.candidates)]
+        top = set(candidates.topk(min(3, len(candidates))).indices.tolist())
         for c in classes.tolist():
             variables = {n: v[c : c + 1] for n, v in found.variables.items()}
             values = {"anomaly_index": float(index[c]), "final_loss": -float(found.margin[c]), "asr": float(found.asr[c])}
             rows.append(
                 Evidence(
                     target=subject.classifier.class_names[c],
+                    target_kind=subject.target_kind(c),
                     target_index=c,
                     trigger_kind="additive",
                     statistic=float(counted[c]),
@@ -87,7 +102,7 @@ class ClipInspector:
                     trigger=show_trigger(subject, config, c, variables, probes) if c in top else None,
                 )
             )
-        return CheckResult(check=self.name, statistic=float(counted.max()), evidence=tuple(rows), settings=asdict(self))
+        return CheckResult(check=self.name, statistic=float(candidates.max()), evidence=tuple(rows), settings=asdict(self))
 
     def passes(self, subject: Subject, n_probes: int) -> int:
         """Estimate the images through the tower; see :class:`clipvet.inspection.base.ModelCheck`."""

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from clipvet.inspection.base import Run, Subject
 from clipvet.inspection.groups import search_groups
-from clipvet.inspection.margin_residual import MarginResidual, residuals, standardise
+from clipvet.inspection.margin_residual import MarginResidual, standardise
 from clipvet.inspection.search import SearchConfig, chunk_for
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.shift import learn_shift
 from clipvet.types import CheckResult
 
-__all__ = ["plant_control", "run_controls"]
+__all__ = ["control_passes", "plant_control", "run_controls"]
 
 COUNT = 2  # controls per inspection
 LEAST_ASR, LEAST_KEPT = 0.75, 0.6
@@ -68,8 +68,8 @@ def run_controls(
 ) -> dict[str, float]:
     """Search planted controls like a delivery, and count those whose statistic exceeds the threshold.
 
-    The other classes of a control are the untuned prompt's own, so only the planted class is searched; its margin takes the
-    place of the delivery's among the delivery's margins, which gives its statistic on the delivery's own spread.
+    The other classes of a control are the untuned prompt's own, so only the planted class is searched; its residual takes the
+    place of the delivery's among the delivery's residuals, which gives its statistic on the delivery's own spread.
 
     Args:
         check: the check that is controlled.
@@ -80,19 +80,22 @@ def run_controls(
         flag: the statistic that counts as found.
 
     Returns:
-        ``recovered`` (share) and ``statistic`` (the smallest).
+        ``recovered`` (share of those planted; 0 where none could be), ``statistic`` (the smallest; NaN without any), ``planted``.
+
+    Raises:
+        OutOfBudget: by the run's clock.
     """
     reference = subject.reference or subject.classifier
     screened = [row for row in result.evidence if row.trigger_kind == "additive"]
-    tuned = torch.tensor([row.values["margin"] for row in screened])
-    baseline = torch.tensor([row.values.get("baseline_margin", 0.0) for row in screened])
+    residuals = torch.tensor([row.values["margin"] - row.values.get("baseline_margin", 0.0) for row in screened])
     held = min(check.evaluation, len(probes) // 2)
     evaluation, searched = probes[:held], probes[held:]
     config = SearchConfig(strength=check.strength, batch=check.batch, chunk=chunk_for(reference.model))
-    order = torch.randperm(len(tuned), generator=torch.Generator().manual_seed(run.seed)).tolist()
+    order = torch.randperm(len(subject.candidates), generator=torch.Generator().manual_seed(run.seed)).tolist()
     found = []
     for number in range(min(COUNT, len(order))):
         target = order[number]
+        run.clock()
         with subject.mixed_precision(wanted=check.mixed_precision):
             text = plant_control(reference, searched, evaluation, target, eps=check.strength, seed=run.seed + number)
             if text is None:
@@ -103,7 +106,7 @@ def run_controls(
 
             got = search_groups(
                 logits,
-                None,
+                subject.reference,
                 searched,
                 evaluation,
                 torch.tensor([target]),
@@ -112,8 +115,15 @@ def run_controls(
                 stage=f"control {number}",
                 run=run,
             )
-        replaced = tuned.clone()
-        replaced[target] = got.margin[0]
-        found.append(float(standardise(residuals(replaced, baseline), check.floor)[target]))
+        replaced = residuals.clone()
+        replaced[target] = got.margin[0] - (got.transferred[0] if subject.reference else 0)
+        found.append(float(standardise(replaced, check.floor)[target]))
     recovered = sum(value > flag for value in found) / len(found) if found else 0.0
     return {"recovered": recovered, "statistic": min(found, default=float("nan")), "planted": float(len(found))}
+
+
+def control_passes(check: MarginResidual, n_probes: int, n_names: int) -> int:
+    """Estimate the images through the tower for all controls, as :meth:`clipvet.inspection.base.ModelCheck.passes` does."""
+    held = min(check.evaluation, n_probes // 2)
+    planting = 2 * SHIFT_STEPS * SHIFT_BATCH + 2 * held
+    return min(COUNT, n_names) * (planting + check.screen_steps * check.batch + 2 * held)

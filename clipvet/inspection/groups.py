@@ -41,6 +41,7 @@ def search_groups(
     stage: str,
     run: Run,
     start: Searched | None = None,
+    candidates: int | None = None,
     group: int = 8,
 ) -> Searched:
     """Search a trigger for every target and measure it on images that the search did not see.
@@ -55,6 +56,7 @@ def search_groups(
         steps: steps per class.
         stage: names the journal's keys and the progress; must tell apart what differs in classifier or configuration.
         run: seed, journal, clock and progress.
+        candidates: see :class:`clipvet.inspection.search.Search`.
         start: an earlier stage whose triggers are taken up.
         group: classes between two records.
     """
@@ -66,7 +68,7 @@ def search_groups(
         found = run.journal.get(key)
         if found is None:
             run.clock()
-            search = Search(logits, probes, part, config=config, seed=run.seed)
+            search = Search(logits, probes, part, config=config, seed=run.seed, candidates=candidates)
             found = _found(search, other, evaluation, steps, start)
             run.journal.put(key, found)
         parts.append(found)
@@ -77,13 +79,13 @@ def search_groups(
 
 
 def _found(search: Search, other: Logits | None, evaluation: Tensor, steps: int, start: Searched | None) -> dict[str, Tensor]:
-    """Take a group's steps and measure what came of them."""
+    """Take a group's steps and measure what came of them; the tensors that are recorded are on the CPU."""
     if start is not None:
-        search.shape.load({n: v[[start.at(t) for t in search.targets.tolist()]] for n, v in start.variables.items()})
-    search.restart_optimizer()
+        search.load({n: v[[start.at(t) for t in search.targets.tolist()]] for n, v in start.variables.items()})
     for _ in range(steps):
         search.step()
     own = search.measure(search.logits, evaluation)
     transferred = search.measure(other, evaluation).margin if other is not None else torch.full_like(own.margin, float("nan"))
     variables = {f"variable.{name}": value for name, value in search.shape.state().items()}
-    return {"loss": search.last_loss, "margin": own.margin, "asr": own.asr, "transferred": transferred, **variables}
+    found = {"loss": search.last_loss, "margin": own.margin, "asr": own.asr, "transferred": transferred, **variables}
+    return {name: value.cpu() for name, value in found.items()}

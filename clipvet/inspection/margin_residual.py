@@ -1,4 +1,4 @@
-"""The default check: what a delivery gives in to that a prompt nobody tuned does not."""
+"""The default check: what a small change does to a delivery that it does not do to a prompt nobody tuned."""
 
 from __future__ import annotations
 
@@ -15,36 +15,9 @@ from clipvet.inspection.groups import Searched, search_groups
 from clipvet.inspection.search import Search, SearchConfig, chunk_for
 from clipvet.types import CheckResult, Evidence
 
-__all__ = ["MarginResidual", "residuals", "standardise"]
+__all__ = ["MarginResidual", "standardise"]
 
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
-LEAST_ALONE = 100  # names that show, without a base, how easily a name is reached that nobody planted
-
-
-def residuals(tuned: Tensor, baseline: Tensor) -> Tensor:
-    """What is left of the delivery's margins when the untuned prompt's are taken out.
-
-    The line ``tuned = a * baseline + b`` is fitted by least squares twice, the second time without the quarter of the classes with
-    the largest residuals, so that a backdoored class does not pull the line to itself; a is kept at 0 or above.
-
-    Args:
-        tuned: ``(k,)`` margins of the delivery after the search.
-        baseline: ``(k,)`` margins of the untuned prompt after a search of its own.
-
-    Returns:
-        ``(k,)``, in units of logits.
-    """
-    kept = torch.ones(len(tuned), dtype=torch.bool)
-    slope, offset = torch.zeros(()), tuned.median()
-    for _ in range(2):
-        x, y = baseline[kept], tuned[kept]
-        spread = (x - x.mean()).square().sum()
-        slope = ((x - x.mean()) * (y - y.mean())).sum() / spread if spread > 0 else torch.zeros(())
-        slope = slope.clamp(min=0)
-        offset = y.mean() - slope * x.mean()
-        left = tuned - slope * baseline - offset
-        kept = left <= left.quantile(0.75)
-    return tuned - slope * baseline - offset
 
 
 def standardise(values: Tensor, floor: float) -> Tensor:
@@ -55,14 +28,16 @@ def standardise(values: Tensor, floor: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class MarginResidual:
-    """Search a trigger for every class, once in the delivery and once with a hand-written prompt on the trusted base.
+    """Search a trigger for every class in the delivery, and put it before a hand-written prompt on the trusted base as well.
 
-    A frozen backbone makes some classes easy to reach, with or without a backdoor; the untuned prompt shows which. What remains of
-    the delivery's margins after a line through the untuned ones is taken out, in units of its spread over the classes, is the
-    statistic; a delivery's number is the maximum over classes and trigger shapes. All classes are screened with few steps, the most
-    conspicuous ones searched further for a trigger to show.
+    A frozen backbone makes some classes easy to reach, with or without a backdoor, and there a trigger works on the untuned prompt
+    too. What the delivery's margin exceeds the untuned prompt's by, on the same changed images, is the residual; centred by its
+    median over the names and in units of its spread, it is the statistic. A delivery's number is the maximum over classes and
+    trigger shapes. All classes are screened with few steps, the most conspicuous ones searched further for a trigger to show.
 
-    A whole model without a trusted base has no untuned prompt: its classes are set against some 200 common names within the model.
+    Few classes leave a spread that means little, and a class that draws unrelated images by itself stands out among them: common
+    names are put beside them up to :attr:`least_classes`. These share in the spread, but no verdict rests on them. A whole
+    model without a trusted base has no untuned prompt: its classes are set against some 200 common names within the model.
 
     Attributes:
         strength: L-inf bound of the additive trigger; 8/255 at 64 px reaches about as far as 4/255 at 224 px.
@@ -72,14 +47,17 @@ class MarginResidual:
         keep: classes that are kept.
         batch: probe images per class and step.
         evaluation: probe images set aside for measuring.
-        floor: smallest spread, in logits, that residuals are divided by.
+        floor: smallest spread, in logits, that residuals are divided by; the spread of clean tunings of the pocket lies below it.
         mixed_precision: pass the towers in bfloat16 where the device computes it faster than float32.
+        least_classes: with fewer classes, common names are put beside them up to this number.
+        least_alone: the same where there is no base; fewer than half of it are refused.
 
-    Fails when: the target is not among the class names; the trigger works on images of the task only; fewer than about ten classes
-        leave a spread that means little; the attacker shaped the margins of the other classes as well.
+    Fails when: the target is not among the class names; the trigger works on images of the task only, or on the untuned prompt as
+        well; there are few classes and no names can be put beside them (a context per class); the attacker shaped the margins of
+        the other classes as well.
 
-    Reference: own, after CLIP-Inspector (arXiv 2604.09101). Differs: the untuned prompt as a baseline, halving, a calibrated
-        statistic instead of an outlier rule over classes.
+    Reference: own, after CLIP-Inspector (arXiv 2604.09101). Differs: the same trigger on the untuned prompt as a baseline; a few
+        steps for all classes and more for the most conspicuous ones; a calibrated statistic instead of an outlier rule.
     """
 
     name: ClassVar[str] = "margin-residual"
@@ -90,8 +68,10 @@ class MarginResidual:
     keep: int = 3
     batch: int = 16
     evaluation: int = 96
-    floor: float = 1.0
+    floor: float = 2.0
     mixed_precision: bool = True
+    least_classes: int = 20
+    least_alone: int = 200
 
     def __post_init__(self) -> None:
         if min(self.screen_steps, self.refine_steps, self.keep, self.batch, self.evaluation) < 1 or self.floor <= 0:
@@ -103,7 +83,7 @@ class MarginResidual:
         Raises:
             UsageError: without a reference and with few names, or with too few probe images.
         """
-        if subject.reference is None and len(subject.classifier.class_names) < LEAST_ALONE:
+        if subject.reference is None and len(subject.classifier.class_names) < self.least_alone // 2:
             raise UsageError("expected a trusted base for the untuned baseline, got none: name one with --base")
         if len(probes) < 2 * self.batch:
             raise UsageError(
@@ -116,7 +96,7 @@ class MarginResidual:
             for shape, strength in (("additive", self.strength), *self.extra_shapes):
                 config = SearchConfig(shape=shape, strength=strength, batch=self.batch, chunk=chunk_for(subject.classifier.model))
                 rows += self._shape(subject, searched, evaluation, config, run)
-        best = max((row.statistic for row in rows), default=float("nan"))
+        best = max((row.statistic for row in rows if row.target_kind == "class"), default=float("nan"))
         return CheckResult(check=self.name, statistic=best, evidence=tuple(rows), settings=asdict(self))
 
     def _shape(self, subject: Subject, probes: Tensor, evaluation: Tensor, config: SearchConfig, run: Run) -> list[Evidence]:
@@ -124,17 +104,16 @@ class MarginResidual:
         classes = torch.arange(len(subject.classifier.class_names))
         stage = f"{config.shape} {config.strength:.4g}"
         delivery, untuned = subject.classifier, subject.reference
-        search = partial(search_groups, probes=probes, evaluation=evaluation, config=config, run=run)
-        baseline = None
-        if untuned is not None:
-            baseline = search(untuned, None, targets=classes, steps=self.screen_steps, stage=f"untuned prompt, {stage}")
-        screened = search(delivery, untuned, targets=classes, steps=self.screen_steps, stage=f"delivery, {stage}")
-        easy = torch.zeros_like(screened.margin) if baseline is None else baseline.margin
-        scores = standardise(residuals(screened.margin, easy), self.floor)
-        kept = scores.topk(min(self.keep, len(classes))).indices.sort().values
+        search = partial(
+            search_groups, probes=probes, evaluation=evaluation, config=config, run=run, candidates=subject.n_candidates
+        )
+        screened = search(delivery, untuned, targets=classes, steps=self.screen_steps, stage=f"screen, {stage}")
+        scores = standardise(screened.margin if untuned is None else screened.margin - screened.transferred, self.floor)
+        candidates = scores[: len(subject.candidates)]
+        kept = candidates.topk(min(self.keep, len(candidates))).indices.sort().values
         refined = search(delivery, untuned, targets=kept, steps=self.refine_steps, stage=f"refine, {stage}", start=screened)
         return [
-            self._row(subject, config, int(c), float(scores[i]), baseline, screened, refined if c in kept else None, evaluation)
+            self._row(subject, config, int(c), float(scores[i]), screened, refined if c in kept else None, evaluation)
             for i, c in enumerate(classes)
         ]
 
@@ -144,7 +123,6 @@ class MarginResidual:
         config: SearchConfig,
         target: int,
         score: float,
-        baseline: Searched | None,
         screened: Searched,
         refined: Searched | None,
         evaluation: Tensor,
@@ -156,27 +134,33 @@ class MarginResidual:
             "final_loss": float(found.loss[at]),
             "asr": float(found.asr[at]),
         }
-        if baseline is not None:
-            values["baseline_margin"] = float(baseline.margin[baseline.at(target)])
-            values["transferred_margin"] = float(screened.transferred[screened.at(target)])
+        if subject.reference is not None:
+            values["baseline_margin"] = float(screened.transferred[screened.at(target)])
         trigger = None
         if refined is not None:
             values["refined_margin"] = float(refined.margin[at])
-            if baseline is not None:
-                values["refined_transferred_margin"] = float(refined.transferred[at])
+            if subject.reference is not None:
+                values["refined_baseline_margin"] = float(refined.transferred[at])
             trigger = show_trigger(subject, config, target, {n: v[at : at + 1] for n, v in refined.variables.items()}, evaluation)
         name = subject.classifier.class_names[target]
         return Evidence(
-            target=name, target_index=target, trigger_kind=config.shape, statistic=score, values=values, trigger=trigger
+            target=name,
+            target_kind=subject.target_kind(target),
+            target_index=target,
+            trigger_kind=config.shape,
+            statistic=score,
+            values=values,
+            trigger=trigger,
         )
 
     def passes(self, subject: Subject, n_probes: int) -> int:
         """Estimate the images through the tower; see :class:`clipvet.inspection.base.ModelCheck`."""
         classes, held = len(subject.classifier.class_names), min(self.evaluation, n_probes // 2)
+        kept = min(self.keep, len(subject.candidates))
         screen = classes * (self.screen_steps * self.batch + held)
-        refine = min(self.keep, classes) * (self.refine_steps * self.batch + held)
+        refine = kept * (self.refine_steps * self.batch + held)
         if subject.reference is not None:
-            screen, refine = 2 * screen + classes * held, refine + min(self.keep, classes) * held
+            screen, refine = screen + classes * held, refine + kept * held
         return (screen + refine) * (1 + len(self.extra_shapes))
 
 
@@ -185,8 +169,9 @@ def show_trigger(
 ) -> dict[str, Tensor]:
     """A trigger's tensors by name, with a few images before and after it was put on them."""
     search = Search(subject.classifier, images, torch.tensor([target]), config=config, seed=0)
-    search.shape.load(variables)
+    search.load(variables)
     some = images[:samples]
     with torch.no_grad():
         stamped = search.shape.apply(some, torch.tensor([0]))[0]
-    return {**search.trigger(0), "samples": some.clone(), "triggered": stamped}
+    shown = {**search.trigger(0), "samples": some.clone(), "triggered": stamped}
+    return {name: value.cpu() for name, value in shown.items()}

@@ -48,7 +48,7 @@ class SearchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What the triggers of ``k`` classes do to probe images: mean margins and shares, each ``(k,)``."""
+    """What the triggers of ``k`` classes do to probe images: mean margins over all names, shares among the candidates; ``(k,)``."""
 
     margin: Tensor
     asr: Tensor
@@ -63,10 +63,13 @@ def chunk_for(model: ClipModel) -> int:
     return max(16, min(128, round(4 * 128 / ratio)))
 
 
-def margins(logits: Tensor, targets: Tensor) -> Tensor:
-    """Logit of the target minus the largest other: ``(n, c)`` and ``(n,)`` give ``(n,)``; positive where the target wins."""
+def margins(logits: Tensor, targets: Tensor, among: int | None = None) -> Tensor:
+    """Logit of the target minus the largest other: ``(n, c)`` and ``(n,)`` give ``(n,)``; positive where the target wins.
+
+    The others are the first ``among`` names, or all.
+    """
     wanted = logits.gather(1, targets[:, None])[:, 0]
-    others = logits.scatter(1, targets[:, None], float("-inf")).amax(1)
+    others = logits.scatter(1, targets[:, None], float("-inf"))[:, :among].amax(1)
     return wanted - others
 
 
@@ -74,20 +77,23 @@ class Search:
     """Triggers of several classes, optimised side by side; each class's result is independent of which others are searched.
 
     Args:
-        logits: a differentiable classifier.
+        logits: a differentiable classifier, on the device of ``probes``.
         probes: ``(n, 3, h, w)`` in [0, 1], unlabelled.
         targets: ``(k,)``, the classes to reconstruct a trigger for.
         config: shape, bound and schedule.
         seed: order of the probe images, shared by all classes, and initial values, drawn per class.
+        candidates: how many of the first names the target must beat to be reached; None for all.
 
     Reference: CLIP-Inspector (arXiv 2604.09101): margin loss, universal change per class, Adam. Differs: classes share passes.
     """
 
-    def __init__(self, logits: Logits, probes: Tensor, targets: Tensor, *, config: SearchConfig, seed: int) -> None:
-        self.logits, self.probes, self.config = logits, probes, config
-        self.targets = targets
+    def __init__(
+        self, logits: Logits, probes: Tensor, targets: Tensor, *, config: SearchConfig, seed: int, candidates: int | None = None
+    ) -> None:
+        self.logits, self.probes, self.config, self.candidates = logits, probes, config, candidates
+        self.targets = targets.to(probes.device)
         self.shape: Shape = SHAPES[config.shape](targets.tolist(), probes.shape[-1], config.strength, seed)
-        self.restart_optimizer()
+        self.load(self.shape.state())
         self._generator = torch.Generator().manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.long)
         self.last_loss = torch.full((len(targets),), float("nan"))
@@ -113,8 +119,9 @@ class Search:
         self.shape.project()
         self.last_loss = torch.cat(losses)
 
-    def restart_optimizer(self) -> None:
-        """Begin Adam anew, as after the variables were replaced."""
+    def load(self, variables: dict[str, Tensor]) -> None:
+        """Take up free variables, on the device of the probe images, and begin Adam anew."""
+        self.shape.load({name: value.to(self.probes.device) for name, value in variables.items()})
         self._optimizer = torch.optim.Adam(self.shape.parameters(), lr=self.config.lr * self.shape.step_unit)
 
     @torch.no_grad()
@@ -122,15 +129,17 @@ class Search:
         """Put the triggers on ``images`` and see what a classifier (this one or another) makes of them."""
         margin, asr = [], []
         for part in torch.arange(len(self.targets)).split(max(1, self.config.chunk // len(images))):
-            found = torch.cat([self._margins(logits, some, part) for some in images.split(self.config.chunk)], dim=1)
-            margin.append(found.mean(1))
-            asr.append((found > 0).float().mean(1))
+            pairs = [self._margins(logits, some, part) for some in images.split(self.config.chunk)]
+            margin.append(torch.cat([every for every, _ in pairs], dim=1).mean(1))
+            asr.append((torch.cat([own for _, own in pairs], dim=1) > 0).float().mean(1))
         return Measured(margin=torch.cat(margin), asr=torch.cat(asr))
 
-    def _margins(self, logits: Logits, images: Tensor, part: Tensor) -> Tensor:
-        """Margins of the triggers ``part`` on every image: ``(len(part), n)``."""
+    def _margins(self, logits: Logits, images: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Margins of the triggers ``part`` on every image, over all names and among the candidates: ``(len(part), n)`` each."""
         wanted = self.targets[part].repeat_interleave(len(images))
-        return margins(logits(self.shape.apply(images, part).flatten(0, 1)), wanted).view(len(part), -1)
+        found = logits(self.shape.apply(images, part).flatten(0, 1))
+        every, own = margins(found, wanted), margins(found, wanted, self.candidates)
+        return every.view(len(part), -1), own.view(len(part), -1)
 
     def trigger(self, position: int) -> dict[str, Tensor]:
         """Return the tensors of the trigger at ``position``, by name."""

@@ -153,7 +153,7 @@ class PatchShape:
 
     def _masks(self, part: Tensor) -> Tensor:
         weights = (self.place[part] * 4).softmax(1)
-        return torch.einsum("kp,pchw->kchw", weights, self.squares).clamp(0, 1)
+        return torch.einsum("kp,pchw->kchw", weights, self.squares.to(weights.device)).clamp(0, 1)
 
     def apply(self, images: Tensor, part: Tensor) -> Tensor:
         """Stamp the triggers ``part`` on images."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -9,15 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipvet.errors import UsageError
-from clipvet.inspection.base import Subject
+from clipvet.inspection.base import ModelCheck, Subject
 from clipvet.models.base import ClipModel
 from clipvet.models.families import prompt_from_tensors
-from clipvet.models.prompts import Prompt, PromptedClassifier
+from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.saving import wording_of
 from clipvet.models.zeroshot import HandWritten
 
-__all__ = ["CONCEPTS", "LEAST_CLASSES", "subject_of", "with_more_names"]
+__all__ = ["CONCEPTS", "subject_of", "with_more_names"]
 
-LEAST_CLASSES = 10  # fewer give a spread over classes that means little
 SAME_TEXT = 0.9999  # cosine; embeddings rounded to fp16 stay above it, another wording falls below
 TEMPLATES = ("a photo of a {}.", "{}.", "a picture of a {}.")
 
@@ -36,39 +37,36 @@ whale wheel window wine wolf zebra
 CONCEPTS = tuple(_WORDS.split())
 
 
-def subject_of(classifier: PromptedClassifier, base: ClipModel | None) -> tuple[Subject, str]:
+def subject_of(classifier: PromptedClassifier, base: ClipModel | None, check: ModelCheck) -> tuple[Subject, str]:
     """Build what a check is given.
 
-    Where the delivery has fewer than :data:`LEAST_CLASSES` classes, common names are put beside them, if its prompt can speak
-    about names that it was not tuned on. Where a whole model comes without a base, all of :data:`CONCEPTS` are put beside them.
+    Where the delivery has fewer classes than the check needs, common names are put beside them, if its prompt can speak about names
+    that it was not tuned on. A verdict may rest on the classes only; in a whole model without a base, on any of the names.
 
     Args:
         classifier: the delivery.
         base: the trusted base; None leaves the subject without a reference.
+        check: says how many names it needs.
 
     Returns:
         The subject and a note, empty where nothing was added.
     """
     names, note = classifier.class_names, ""
-    if base is None and isinstance(classifier.prompt, HandWritten):
-        taken = {name.lower() for name in names}
-        more = [concept for concept in CONCEPTS if concept not in taken]
-        note = f"No base was named: {len(more)} common names within the model are what the {len(names)} classes are compared with."
-        return Subject(classifier=with_more_names(classifier, more), reference=None), note
-    if len(names) < LEAST_CLASSES:
-        taken = {name.lower() for name in names}
-        added = [c for c in CONCEPTS if c not in taken][:: max(1, len(CONCEPTS) // (2 * LEAST_CLASSES))]
-        more = added[: 2 * LEAST_CLASSES - len(names)]
+    least = check.least_classes if base is not None else check.least_alone
+    if len(names) < least:
+        words = {word for name in names for word in re.split(r"[\W_]+", name.lower())}
+        known = [concept for concept in CONCEPTS if concept not in words]
+        count = min(least - len(names), len(known))
         try:
-            classifier = with_more_names(classifier, more)
+            classifier = with_more_names(classifier, [known[number * len(known) // count] for number in range(count)])
         except UsageError as error:
             note = f"{len(names)} classes leave little to compare with, and no names could be put beside them: {error}"
         else:
-            note = f"{len(more)} common names were put beside the {len(names)} classes, to have something to compare them with."
-    reference = None
-    if base is not None:
-        reference = PromptedClassifier(base, HandWritten(base, classifier.class_names, TEMPLATES), classifier.class_names).freeze()
-    return Subject(classifier=classifier, reference=reference), note
+            note = f"{count} common names were put beside the {len(names)} classes, to have something to compare them with."
+    if base is None:
+        return Subject(classifier=classifier, reference=None), note
+    reference = PromptedClassifier(base, HandWritten(base, classifier.class_names, TEMPLATES), classifier.class_names).freeze()
+    return Subject(classifier=classifier, reference=reference, n_candidates=len(names)), note
 
 
 def with_more_names(classifier: PromptedClassifier, more: Sequence[str]) -> PromptedClassifier:
@@ -82,7 +80,7 @@ def with_more_names(classifier: PromptedClassifier, more: Sequence[str]) -> Prom
     if isinstance(prompt, HandWritten):
         return PromptedClassifier(model, HandWritten(model, names, prompt.templates), names).freeze()
     learned: dict[str, Tensor] = {k: v for k, v in prompt.state().items() if not k.endswith(("token_prefix", "token_suffix"))}
-    position, wording = getattr(prompt, "position", "end"), _wording(prompt)
+    position, wording = getattr(prompt, "position", "end"), wording_of(prompt)
     wider = prompt_from_tensors(prompt.family, learned, model, names, position=position, wording=wording)
     some = F.normalize(torch.ones(1, model.embed_dim, device=model.device), dim=-1)
     kept = torch.arange(len(classifier.class_names), device=model.device)
@@ -91,8 +89,3 @@ def with_more_names(classifier: PromptedClassifier, more: Sequence[str]) -> Prom
     if float(F.cosine_similarity(before, after, dim=-1).min()) < SAME_TEXT:
         raise UsageError("the text around the class names is not known, so that other names cannot be put in it")
     return PromptedClassifier(model, wider, names).freeze()
-
-
-def _wording(prompt: Prompt) -> str:
-    texts = getattr(prompt, "texts", None)  # VPT's hand-written ones
-    return str(texts.templates[0]) if isinstance(texts, HandWritten) else str(getattr(prompt.tokens, "wording", ""))

@@ -75,11 +75,15 @@ def build_report(
     """Put everything that was found, skipped and set into one report."""
     delivery, result = opened.delivery, outcome.result
     flagged = judged.verdict in (Verdict.SUSPICIOUS, Verdict.BACKDOORED) and result.statistic > judged.flag
-    rows = sorted(result.evidence, key=lambda row: -row.statistic)[:SHOWN_ROWS]
+    rows = sorted(result.targets, key=lambda row: -row.statistic)[:SHOWN_ROWS]
     findings = list(delivery.findings) + ([_finding(result.check, rows, judged)] if flagged else [])
     left_out = [*skipped, *result.skipped]
     if null is None:
-        left_out.append(Skipped(what="calibration", why="no null was measured on this base, family, settings and probe images"))
+        left_out.append(
+            Skipped(
+                what="calibration", why="no null was measured on this base, family, number of classes, settings and probe images"
+            )
+        )
     if outcome.controls is None:
         left_out.append(Skipped(what="positive controls", why=outcome.unfinished or f"{result.check} has none"))
     settings = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
@@ -109,7 +113,8 @@ def build_report(
 def _summary(judged: Judgement, rows: list[Evidence], flagged: bool) -> str:
     words = f"{judged.reason[0].upper()}{judged.reason[1:]}."
     if flagged and rows:
-        words = f"Images are dragged to '{rows[0].target}' far more easily than an untuned prompt explains. {words}"
+        than = "an untuned prompt explains" if "baseline_margin" in rows[0].values else "to the other names"
+        words = f"Images are dragged to '{rows[0].target}' far more easily than {than}. {words}"
     return words if judged.calibrated else f"{words} Uncalibrated: no null fits this delivery."
 
 

@@ -16,7 +16,7 @@ from clipvet.models._class_tokens import neutral_wording
 from clipvet.models.families import FAMILIES
 from clipvet.models.prompts import Prompt, PromptedClassifier
 
-__all__ = ["save_delivery"]
+__all__ = ["save_delivery", "wording_of"]
 
 
 def save_delivery(path: Path, classifier: PromptedClassifier, *, compact: bool = True) -> None:
@@ -33,7 +33,7 @@ def save_delivery(path: Path, classifier: PromptedClassifier, *, compact: bool =
     prompt = classifier.prompt
     if FAMILIES.get(prompt.family) is not type(prompt) or not prompt.state():
         raise UsageError(f"expected a prompt of {', '.join(FAMILIES)} with learned tensors, got {type(prompt).__name__}")
-    wording = _wording(prompt)
+    wording = wording_of(prompt)
     # TCP's wording also decides its class features, and the file's embeddings are what tells it.
     drop = compact and (prompt.family != "tcp" or wording == neutral_wording(len(prompt.get_parameter("ctx"))))
     state = {name: values.detach().cpu().contiguous().clone() for name, values in prompt.state().items()}
@@ -48,6 +48,7 @@ def save_delivery(path: Path, classifier: PromptedClassifier, *, compact: bool =
     save_file({name: values for name, values in state.items() if not (drop and name.endswith("token_suffix"))}, path, metadata)
 
 
-def _wording(prompt: Prompt) -> str:
+def wording_of(prompt: Prompt) -> str:
+    """Return the sentence around the class names, as far as it is known: one brace pair stands for the name."""
     texts = getattr(prompt, "texts", None)
     return str(getattr(prompt.tokens, "wording", "")) if texts is None else str(texts.templates[0])

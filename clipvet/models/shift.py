@@ -16,9 +16,19 @@ def learn_shift(classifier: PromptedClassifier, images: Tensor, *, eps: float, s
 
     A prompt can only tell triggered images from others by their features, so a trigger that moves them far is the one that a
     prompt can be tuned to at the least cost of clean accuracy.
+
+    Args:
+        classifier: whose image tower, with the visual prompts it has now, is to be moved.
+        images: ``(n, 3, h, w)`` in [0, 1], unlabelled.
+        eps: L-inf bound.
+        steps: steps of Adam.
+        batch: images in a step.
+        seed: of the first pattern and of the order of the images.
+
+    Reference: the trigger warm-up of BadCLIP (arXiv 2311.16194). Differs: it is directed at no class.
     """
     generator = torch.Generator().manual_seed(seed)
-    delta = ((torch.rand(images.shape[1:], generator=generator) * 2 - 1) * eps).requires_grad_(True)
+    delta = ((torch.rand(images.shape[1:], generator=generator) * 2 - 1) * eps).to(images.device).requires_grad_(True)
     optimizer = torch.optim.Adam([delta], lr=eps / 4)
     visual = [prompt.detach() for prompt in classifier.prompt.visual_prompts()]
     for pick in batches(len(images), batch, steps, generator):

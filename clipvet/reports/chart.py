@@ -65,7 +65,7 @@ class Chart:
 
 def chart_of(report: Report, check: CheckResult) -> Chart | None:
     """Return the chart of the strongest 50 targets of a check, or None where no target has a finite statistic."""
-    rows = [row for row in view.strongest(check.evidence) if math.isfinite(row.statistic)][:_LIMIT]
+    rows = [row for row in view.strongest(check.targets) if math.isfinite(row.statistic)][:_LIMIT]
     if not rows:
         return None
     null = view.null_values(report, check)

@@ -86,7 +86,7 @@ def _item(text: str, mark: str = "-") -> Table:
 
 
 def _targets(report: Report, check: CheckResult) -> Iterator[RenderableType]:
-    rows = view.strongest(check.evidence)
+    rows = view.strongest(check.targets)
     if not rows:
         return
     title = f"Targets, most suspicious first ({visible(check.check)})"
@@ -126,7 +126,7 @@ def _threshold_note(report: Report, check: CheckResult) -> str:
     if check.check in report.thresholds:
         parts.append(f"» at or above the threshold of {number(report.thresholds[check.check])}")
     if any("baseline_margin" in row.values for row in check.evidence):
-        parts.append("* margin of the hand-written prompt")
+        parts.append("* margin of the hand-written prompt under the same trigger")
     if any("asr" in row.values for row in check.evidence):
         parts.append("ASR: that of the reconstructed trigger")
     if report.nulls:

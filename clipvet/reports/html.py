@@ -92,7 +92,7 @@ def _template() -> jinja2.Template:
 
 
 def _table(report: Report, check: CheckResult) -> _Table:
-    rows = view.ranked(check.evidence)
+    rows = view.ranked(check.targets)
     names = view.value_names(rows)
     null = view.null_values(report, check)
     return _Table(

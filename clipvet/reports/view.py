@@ -49,7 +49,7 @@ SEVERITY_NAMES = {severity: severity.name.lower() for severity in Severity}
 _FALLBACK_STEPS = {
     Verdict.NO_EVIDENCE: "Keep this report with the delivery; inspect again whenever the delivery or its base changes.",
     Verdict.INCONCLUSIVE: "Inspect again with other probe images (--probes DIR) and resolve what is listed as skipped.",
-    Verdict.SUSPICIOUS: "Look at the reconstructed triggers, and calibrate a null for this base and family (clipvet calibrate).",
+    Verdict.SUSPICIOUS: "Look at the reconstructed triggers; inspect again with other probe images (--probes) and another --seed.",
     Verdict.BACKDOORED: "Do not deploy the delivery; keep the file as evidence and ask its provider how it was made.",
 }
 _FIRST_VALUES = ("margin", "baseline_margin", "asr", "final_loss", "anomaly_index")
@@ -124,7 +124,7 @@ def tried(report: Report) -> list[str]:
 
 
 def _tried(report: Report, check: CheckResult) -> str:
-    targets = len(strongest(check.evidence))
+    targets = len(strongest(check.targets))
     kinds = sorted({visible(row.trigger_kind) for row in check.evidence if row.trigger_kind})
     searched = f"{targets} target{'' if targets == 1 else 's'} searched" if targets else "ran"
     parts = [f"{visible(check.check)}: {searched}"]

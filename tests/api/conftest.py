@@ -26,7 +26,7 @@ def controls_of_a_random_tower(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "MarginResidual", Quick)
-    monkeypatch.setattr(api, "shipped_nulls", lambda: ())
+    monkeypatch.setattr(api, "shipped_nulls", lambda **_: ())
 
 
 @pytest.fixture

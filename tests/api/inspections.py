@@ -31,6 +31,7 @@ class Quick(MarginResidual):
     refine_steps: int = 1
     batch: int = 4
     evaluation: int = 8
+    least_classes: int = 10
 
 
 def deliver(path: Path, model: ClipModel, names: tuple[str, ...] = NAMES, family: str = "coop") -> Path:

@@ -29,11 +29,11 @@ def test_the_seed_decides(delivery: Path, options: InspectOptions) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize(("groups", "done"), [(0, 0), (4, 0), (5, 1), (6, 1), (7, 2)])
+@pytest.mark.parametrize(("groups", "done"), [(0, 0), (2, 0), (3, 1), (6, 1), (7, 2)])
 def test_a_budget_leaves_an_open_outcome_and_what_is_done(
     delivery: Path, options: InspectOptions, monkeypatch: pytest.MonkeyPatch, groups: int, done: int
 ) -> None:
-    """Two groups of classes on each side and the refined ones make the check; two controls follow."""
+    """Two groups of classes and the refined ones make the check; two controls follow, each planted and then searched."""
     ticking(monkeypatch, groups)
     monkeypatch.setattr(api, "flag_of", lambda check, null: -1e9)  # every control counts as found
     monkeypatch.setitem(calibration.FALLBACK, "margin-residual", 1e9)  # and nothing in the delivery is suspicious
@@ -54,7 +54,7 @@ def test_a_real_budget_ends_a_run(delivery: Path, options: InspectOptions) -> No
     assert "without a --budget" in report.next_steps[0]
 
 
-@pytest.mark.parametrize("groups", [0, 3, 6])
+@pytest.mark.parametrize("groups", [0, 2, 4])
 def test_a_killed_run_resumes_to_the_same_report(
     delivery: Path, options: InspectOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: int
 ) -> None:
@@ -78,8 +78,8 @@ def test_a_killed_run_resumes_to_the_same_report(
         delivery, with_(options, work=work, resume=True), progress=lambda stage, done, total: seen.append(stage) if done else None
     )
     assert same_numbers(resumed, whole)
-    assert len(list(work.glob("*.safetensors"))) == 7
-    assert len(seen) == 7
+    assert len(list(work.glob("*.safetensors"))) == 5
+    assert len(seen) == 5
 
 
 @pytest.mark.parametrize("changed", [{"seed": 2}, {"probe_count": 25}, {"position": "front"}, {"preset": "paper"}])

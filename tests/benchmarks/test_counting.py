@@ -79,4 +79,4 @@ def test_the_default_check_takes_the_passes_that_it_announces(tiny_clip):
     with count_images(tiny_clip) as seen:
         check.run(subject, probes, run)
     assert seen.forward == check.passes(subject, 20)
-    assert seen.backward == 5 * 2 * 2 * 4 + 2 * 3 * 4  # both prompts screened, two classes refined
+    assert seen.backward == 5 * 2 * 4 + 2 * 3 * 4  # all classes screened, two refined

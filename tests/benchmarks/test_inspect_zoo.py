@@ -15,7 +15,11 @@ QUIET = (2.0, 2.2, 2.4, 2.1, 2.3)
 
 
 def row(name: str, statistic: float, *, task: str = "a", base: str = "p", attack: str | None = None, named: int = 0) -> Row:
-    rows = [{"index": named, "statistic": statistic}, {"index": 5, "statistic": statistic - 1}]
+    rows = [
+        {"index": named, "kind": "class", "statistic": statistic},
+        {"index": 5, "kind": "class", "statistic": statistic - 1},
+        {"index": 7, "kind": "comparison", "statistic": statistic + 1},
+    ]
     return {
         "name": name,
         "statistic": statistic,

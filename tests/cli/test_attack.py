@@ -123,6 +123,7 @@ def test_no_working_attack_is_one_sentence(small: ClipModel, monkeypatch: pytest
     [
         ("badnet", [], "expected an attack out of badclip"),
         ("badnets", ["--family", "lora"], "expected a family out of coop"),
+        ("badnets", ["--family", "zero-shot"], "expected a family out of coop"),
         ("badnets", ["--target", "fish"], "expected a target of the task t out of cat, dog, bird, got 'fish'"),
     ],
 )

@@ -55,7 +55,8 @@ def test_one_in_fifty_clean_deliveries_exceeds_the_flag() -> None:
 
 def test_without_a_null_each_check_has_a_constant_of_its_own() -> None:
     assert FALLBACK.keys() == CHECKS.keys()
-    assert flag_of("margin-residual", None) == 6
+    constant = flag_of("margin-residual", None)
+    assert all(max(null.values) < threshold(null.values, 0.005) < constant for null in shipped_nulls())
     assert flag_of("clip-inspector", None) == ClipInspector.k == 2
     assert flag_of("a check that has none", None) == math.inf
 
@@ -101,9 +102,11 @@ def test_nulls_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert shipped_nulls() == ()
     (tmp_path / "assets").mkdir()
     key = {"base": "abc", "family": "text", "classes": [8, 12], "settings": KEY.settings, "probes": KEY.probes}
-    rows = [{"key": key, "values": list(VALUES), "source": "pocket-1", "check": "margin-residual"}]
+    files = [f"file {number}" for number in range(len(VALUES))]
+    rows = [{"key": key, "values": list(VALUES), "references": files, "source": "pocket-1", "check": "margin-residual"}]
     (tmp_path / "assets" / "nulls.json").write_text(json.dumps({"nulls": rows}), encoding="utf-8")
     assert shipped_nulls() == (Null(key=KEY, values=VALUES, source="pocket-1", check="margin-residual"),)
+    assert shipped_nulls(without=["file 1", "another"])[0].values == (VALUES[0], *VALUES[2:])
 
 
 def result(statistic: float, asr: float = 1.0, check: str = "margin-residual") -> CheckResult:
@@ -130,10 +133,10 @@ NO, SUSPICIOUS, BACKDOORED, OPEN = Verdict.NO_EVIDENCE, Verdict.SUSPICIOUS, Verd
         (FLAG, 1.0, NULL, 1.0, None, NO, "does not exceed"),
         (LOW, 1.0, NULL, 0.5, None, NO, "does not exceed"),
         (LOW, 1.0, NULL, None, None, NO, "does not exceed"),
-        (LOW, 1.0, NULL, 0.49, None, OPEN, "only 49% of the backdoors planted as controls were recovered"),
+        (LOW, 1.0, NULL, 0.49, None, OPEN, "only 49% of the backdoors that clipvet plants as controls could be"),
         (LOW, 1.0, NULL, 1.0, Severity.MEDIUM, NO, "does not exceed"),
         (LOW, 1.0, NULL, 1.0, Severity.HIGH, SUSPICIOUS, "A tower was changed; the statistic"),
-        (LOW, 1.0, NULL, 0.0, Severity.CRITICAL, SUSPICIOUS, "A tower was changed; only 0%"),
+        (LOW, 1.0, NULL, 0.0, Severity.CRITICAL, SUSPICIOUS, "A tower was changed; none of the backdoors"),
         (math.nan, 1.0, NULL, None, None, OPEN, "the check came to no number"),
         (math.nan, 1.0, NULL, None, Severity.HIGH, SUSPICIOUS, "A tower was changed; the check came to no number"),
         (MIDDLE, 1.0, NULL, 1.0, None, SUSPICIOUS, "it stays below"),
@@ -142,9 +145,9 @@ NO, SUSPICIOUS, BACKDOORED, OPEN = Verdict.NO_EVIDENCE, Verdict.SUSPICIOUS, Verd
         (HIGH, 1.0, NULL, 1.0, None, BACKDOORED, "and the reconstructed trigger works"),
         (HIGH, 0.5, NULL, 0.0, Severity.HIGH, BACKDOORED, "and the reconstructed trigger works"),
         (HIGH, 0.49, NULL, 1.0, None, SUSPICIOUS, "the reconstructed trigger is weak"),
-        (CONSTANT, 1.0, None, 1.0, None, NO, "does not exceed 6.0"),
-        (CONSTANT + 99, 1.0, None, 1.0, None, SUSPICIOUS, "exceeds 6.0; no null fits"),
-        (CONSTANT - 1, 1.0, None, 0.0, None, OPEN, "only 0% of the backdoors"),
+        (CONSTANT, 1.0, None, 1.0, None, NO, "does not exceed 3.5"),
+        (CONSTANT + 99, 1.0, None, 1.0, None, SUSPICIOUS, "exceeds 3.5; no null fits"),
+        (CONSTANT - 1, 1.0, None, 0.0, None, OPEN, "none of the backdoors"),
     ],
 )
 def test_verdicts(

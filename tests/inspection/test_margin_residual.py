@@ -17,13 +17,14 @@ from clipvet.inspection import MarginResidual
 from clipvet.inspection.base import OutOfBudget, Run, Subject
 from clipvet.inspection.groups import search_groups
 from clipvet.inspection.journal import Journal, MemoryJournal
-from clipvet.inspection.margin_residual import LEAST_ALONE, residuals, standardise
+from clipvet.inspection.margin_residual import standardise
 from clipvet.inspection.search import SearchConfig
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.types import CheckResult
 from tests.inspection.toys import Linear, planted_weights, quiet_run, toy_images, toy_weights
 
 TARGET = 5
+ALONE = 100  # names of a model without a base
 CHECK = MarginResidual(strength=0.02, screen_steps=3, refine_steps=2, batch=4, evaluation=8)
 
 
@@ -40,44 +41,11 @@ def numbers(result: CheckResult) -> list[tuple[str, float, Mapping[str, float]]]
     return [(row.target, row.statistic, row.values) for row in result.evidence]
 
 
-def numpy_residuals(tuned: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-    """Polyfit on all classes, then on the three quarters with the smallest residuals; a falling line is laid flat."""
-    kept = np.ones(len(tuned), dtype=bool)
-    for _ in range(2):
-        slope, offset = np.polyfit(baseline[kept], tuned[kept], 1)
-        if slope < 0:
-            slope, offset = 0.0, tuned[kept].mean()
-        left = tuned - slope * baseline - offset
-        kept = left <= np.quantile(left, 0.75)
-    return left
-
-
-@pytest.mark.parametrize("slope", [0.8, -0.8, 0.0])
-@pytest.mark.parametrize("k", [4, 11, 40])
-def test_residuals_are_those_of_numpy(slope: float, k: int) -> None:
-    rng = np.random.default_rng(k)
-    baseline = rng.normal(size=k)
-    tuned = slope * baseline + 0.3 * rng.normal(size=k) - 4
-    found = residuals(torch.tensor(tuned), torch.tensor(baseline)).numpy()
-    assert found == pytest.approx(numpy_residuals(tuned, baseline), abs=1e-9)
-
-
-def test_a_planted_class_does_not_pull_the_line() -> None:
-    """The class that is easiest to reach without a backdoor is planted: least squares alone would follow it."""
-    rng = np.random.default_rng(0)
-    baseline = np.sort(rng.normal(size=12))
-    tuned = 0.7 * baseline - 3 + 0.01 * rng.normal(size=12)
-    tuned[-1] += 5
-    found = residuals(torch.tensor(tuned), torch.tensor(baseline))
-    assert float(found[-1]) == pytest.approx(5, abs=0.15)
-    assert float(found[:-1].abs().max()) < 0.15
-    plain = tuned - np.polyval(np.polyfit(baseline, tuned, 1), baseline)
-    assert abs(plain[-1]) < 4
-
-
-def test_equal_baselines_leave_the_distance_to_the_mean() -> None:
-    tuned = torch.tensor([1.0, 2.0, 3.0, 10.0])
-    assert residuals(tuned, torch.ones(4)).tolist() == pytest.approx([-1.0, 0.0, 1.0, 8.0])
+def numpy_standardised(values: np.ndarray) -> np.ndarray:
+    """Distance to the lower of the middle values, in units of 1.4826 times the same of its absolute value, or of the floor."""
+    low = (len(values) - 1) // 2
+    centred = values - np.sort(values)[low]
+    return centred / max(1.4826 * np.sort(np.abs(centred))[low], CHECK.floor)
 
 
 @pytest.mark.parametrize("k", [5, 6])
@@ -104,18 +72,14 @@ def test_the_planted_class_is_found_and_its_clean_twin_is_not() -> None:
 
 
 def test_without_a_base_many_names_show_what_is_easy() -> None:
-    planted = CHECK.run(subject(planted_weights(TARGET, LEAST_ALONE)), toy_images(), quiet_run())
-    clean = CHECK.run(subject(toy_weights(LEAST_ALONE)), toy_images(), quiet_run())
+    planted = CHECK.run(subject(planted_weights(TARGET, ALONE)), toy_images(), quiet_run())
+    clean = CHECK.run(subject(toy_weights(ALONE)), toy_images(), quiet_run())
     top = max(planted.evidence, key=lambda row: row.statistic)
     assert top.target_index == TARGET
     assert planted.statistic > 6
     assert clean.statistic < 4
     margins = np.array([row.values["margin"] for row in planted.evidence])
-    kept = margins <= np.quantile(margins - margins.mean(), 0.75) + margins.mean()
-    left = margins - margins[kept].mean()
-    centred = left - np.sort(left)[(LEAST_ALONE - 1) // 2]
-    mad = 1.4826 * np.sort(np.abs(centred))[(LEAST_ALONE - 1) // 2]
-    assert top.statistic == pytest.approx(centred.max() / max(mad, CHECK.floor), abs=1e-3)
+    assert top.statistic == pytest.approx(numpy_standardised(margins)[TARGET], abs=1e-3)
     assert "baseline_margin" not in top.values
     assert all(np.isfinite(list(row.values.values())).all() for row in planted.evidence)
 
@@ -124,10 +88,29 @@ def test_the_statistic_is_made_of_the_margins_it_shows() -> None:
     found = inspect(planted_weights(TARGET, 12))
     tuned = np.array([row.values["margin"] for row in found.evidence])
     baseline = np.array([row.values["baseline_margin"] for row in found.evidence])
-    left = numpy_residuals(tuned, baseline)
-    centred = left - np.sort(left)[5]
-    expected = centred / max(1.4826 * np.sort(np.abs(centred))[5], CHECK.floor)
-    assert [row.statistic for row in found.evidence] == pytest.approx(expected.tolist(), abs=1e-3)
+    assert [row.statistic for row in found.evidence] == pytest.approx(numpy_standardised(tuned - baseline).tolist(), abs=1e-3)
+
+
+def test_the_baseline_is_the_untuned_prompt_s_margin_under_the_same_trigger() -> None:
+    """A trigger that works on the untuned prompt as well is no sign of a backdoor: the same weights on both sides leave nothing."""
+    weights = planted_weights(TARGET, 12)
+    found = CHECK.run(subject(weights, weights), toy_images(), quiet_run())
+    assert found.statistic == 0
+    assert all(row.values["baseline_margin"] == row.values["margin"] for row in found.evidence)
+    shown = [row for row in found.evidence if row.trigger is not None]
+    assert all(row.values["refined_baseline_margin"] == row.values["refined_margin"] for row in shown)
+
+
+def test_names_for_comparison_share_in_the_spread_and_carry_no_verdict() -> None:
+    """The planted class lies among the names that were put beside four candidates."""
+    both = dataclasses.replace(subject(planted_weights(TARGET, 12), toy_weights(12)), n_candidates=4)
+    found = CHECK.run(both, toy_images(), quiet_run())
+    alone = inspect(planted_weights(TARGET, 12))
+    assert [row.statistic for row in found.evidence] == [row.statistic for row in alone.evidence]
+    assert [row.target_kind for row in found.evidence] == ["class"] * 4 + ["comparison"] * 8
+    assert found.statistic == max(row.statistic for row in found.evidence[:4]) < alone.statistic
+    assert found.targets == found.evidence[:4]
+    assert {row.target_index for row in found.evidence if row.trigger} <= set(range(4))
 
 
 class Killed(Exception):  # noqa: N818  # stands for a kill
@@ -146,7 +129,7 @@ class Mortal(Journal):
         super().put(key, tensors)
 
 
-@pytest.mark.parametrize("groups", [0, 1, 3, 4])
+@pytest.mark.parametrize("groups", [0, 1, 2])
 def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path, groups: int) -> None:
     weights = planted_weights(TARGET, 12)
     whole = inspect(weights)
@@ -164,14 +147,14 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path, groups: int) -
     resumed = inspect(weights, quiet_run(journal=Journal(tmp_path, identity={}, resume=True), clock=clock))
     assert numbers(resumed) == numbers(whole)
     assert resumed.statistic == whole.statistic
-    assert searched == 5 - groups  # two groups of classes on each side, and the refined ones
+    assert searched == 3 - groups  # two groups of classes, and the refined ones
 
 
 def test_the_clock_ends_it_and_keeps_what_is_done() -> None:
     journal, ticks = MemoryJournal(), iter(range(3))
 
     def clock() -> None:
-        if next(ticks) == 2:
+        if next(ticks) == 1:
             raise OutOfBudget("enough")
 
     with pytest.raises(OutOfBudget, match="enough"):
@@ -233,7 +216,7 @@ def test_passes_count_what_goes_through_the_tower() -> None:
     )
     CHECK.run(both, toy_images(), quiet_run())
     assert seen == CHECK.passes(both, 24)
-    seen, alone = 0, Subject(classifier=cast(PromptedClassifier, Counting(toy_weights(LEAST_ALONE))), reference=None)
+    seen, alone = 0, Subject(classifier=cast(PromptedClassifier, Counting(toy_weights(ALONE))), reference=None)
     CHECK.run(alone, toy_images(), quiet_run())
     assert seen == CHECK.passes(alone, 24)
 

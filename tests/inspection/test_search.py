@@ -32,6 +32,9 @@ def test_margins_are_those_of_a_loop() -> None:
     before = logits.clone()
     assert margins(logits, targets).tolist() == pytest.approx(loop_margins(logits, targets), abs=1e-6)
     assert torch.equal(logits, before)
+    few = margins(logits, targets, 3)
+    for row, target, margin in zip(logits.tolist(), targets.tolist(), few.tolist(), strict=True):
+        assert margin == pytest.approx(row[target] - max(value for i, value in enumerate(row[:3]) if i != target), abs=1e-6)
 
 
 def numpy_adam(
@@ -145,6 +148,18 @@ def test_measuring_is_a_loop_over_images() -> None:
         assert float(found.asr[row]) == pytest.approx(sum(value > 0 for value in each) / 10)
 
 
+def test_a_share_counts_the_candidates_only() -> None:
+    """Names that stand beside the classes take part in the margin; whether the target is reached, the classes decide."""
+    images, other = toy_images(10, seed=5), Linear(toy_weights(seed=1))
+    search = Search(other, toy_images(), torch.tensor([1, 6]), config=SearchConfig(batch=4), seed=0, candidates=3)
+    found = search.measure(other, images)
+    for row, target in enumerate((1, 6)):
+        logits = other(images + search.trigger(row)["delta"])
+        rivals = [i for i in range(3) if i != target]
+        assert float(found.asr[row]) == pytest.approx(float((logits[:, target] > logits[:, rivals].amax(1)).float().mean()))
+        assert float(found.margin[row]) == pytest.approx(sum(loop_margins(logits, torch.full((10,), target))) / 10, abs=1e-4)
+
+
 def test_no_pass_takes_more_images_than_the_chunk() -> None:
     sizes: list[int] = []
 
@@ -171,8 +186,7 @@ def test_the_search_raises_the_margin(shape: str) -> None:
 def test_variables_can_be_taken_up(shape: str) -> None:
     found = run(shape, [1, 2])
     fresh = run(shape, [1, 2], steps=0, seed=7)
-    fresh.shape.load(found.shape.state())
-    fresh.restart_optimizer()
+    fresh.load(found.shape.state())
     images = toy_images(5)
     part = torch.arange(2)
     assert torch.equal(fresh.shape.apply(images, part), found.shape.apply(images, part))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from clipvet.errors import UsageError
-from clipvet.inspection.margin_residual import LEAST_ALONE
-from clipvet.inspection.subject import CONCEPTS, LEAST_CLASSES, subject_of, with_more_names
+from clipvet.inspection import ClipInspector, MarginResidual
+from clipvet.inspection.subject import CONCEPTS, subject_of, with_more_names
 from clipvet.models.base import ClipModel
 from clipvet.models.delivery import open_delivery
 from clipvet.models.families import FAMILIES, new_prompt, prompt_from_tensors
@@ -17,7 +17,8 @@ from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.saving import save_delivery
 from clipvet.models.zeroshot import HandWritten
 
-TWO = ("cat", "T-Shirt")
+TWO = ("cat", "Red_Shirt")
+CHECK = MarginResidual()
 TEN = tuple(CONCEPTS[:10])
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -30,11 +31,12 @@ def classifier(model: ClipModel, family: str, names: tuple[str, ...] = TWO, init
 @pytest.mark.parametrize("init", ["a photo of a", ""])
 def test_names_beside_two_classes_leave_the_two_as_they_were(tiny_clip: ClipModel, family: str, init: str) -> None:
     delivered = classifier(tiny_clip, family, init=init)
-    subject, note = subject_of(delivered, tiny_clip)
+    subject, note = subject_of(delivered, tiny_clip, CHECK)
     names = subject.classifier.class_names
-    assert names[:2] == TWO
-    assert len(names) == len(set(names)) == 2 * LEAST_CLASSES
-    assert "cat" not in names[2:]
+    assert names[:2] == subject.candidates == TWO
+    assert [subject.target_kind(index) for index in (1, 2)] == ["class", "comparison"]
+    assert len(names) == len(set(names)) == CHECK.least_classes
+    assert not {"cat", "shirt"} & set(names[2:])  # nor a word of a longer name
     assert set(names[2:]) <= set(CONCEPTS)
     assert note == "18 common names were put beside the 2 classes, to have something to compare them with."
     with torch.no_grad():
@@ -62,22 +64,26 @@ def test_a_saved_delivery_can_be_widened(tmp_path: Path, tiny_clip: ClipModel) -
         assert torch.allclose(with_more_names(opened, ["tree"])(IMAGES)[:, :2], opened(IMAGES), atol=1e-3)
 
 
-def test_ten_classes_are_left_alone(tiny_clip: ClipModel) -> None:
+def test_enough_classes_are_left_alone(tiny_clip: ClipModel) -> None:
     delivered = classifier(tiny_clip, "coop", TEN)
-    subject, note = subject_of(delivered, tiny_clip)
+    subject, note = subject_of(delivered, tiny_clip, ClipInspector())
     assert (subject.classifier, note) == (delivered, "")
+    assert subject.candidates == TEN
     assert subject.reference is not None
     assert subject.reference.class_names == TEN
 
 
 @pytest.mark.parametrize("names", [TWO, TEN])
 def test_a_whole_model_without_a_base_is_compared_with_common_names(tiny_clip: ClipModel, names: tuple[str, ...]) -> None:
-    subject, note = subject_of(classifier(tiny_clip, "zero-shot", names), None)
+    subject, note = subject_of(classifier(tiny_clip, "zero-shot", names), None, CHECK)
     assert subject.reference is None
     found = subject.classifier.class_names
     assert found[: len(names)] == names
-    assert len(found) == len(set(found)) >= LEAST_ALONE
-    assert f"{len(found) - len(names)} common names within the model" in note
+    assert len(found) == len(set(found)) >= 190
+    assert subject.candidates == found  # an attacker of a whole model may have chosen any name
+    assert note.startswith(f"{len(found) - len(names)} common names were put beside the {len(names)} classes")
+    few, _ = subject_of(classifier(tiny_clip, "zero-shot", names), None, ClipInspector())
+    assert len(few.classifier.class_names) == 10
 
 
 def test_a_class_specific_context_cannot_speak_of_other_names(tiny_clip: ClipModel) -> None:
@@ -87,7 +93,7 @@ def test_a_class_specific_context_cannot_speak_of_other_names(tiny_clip: ClipMod
     delivered = PromptedClassifier(tiny_clip, prompt, TWO).freeze()
     with pytest.raises(UsageError, match="expected 2 class names for a class-specific context, got 3"):
         with_more_names(delivered, ["tree"])
-    subject, note = subject_of(delivered, tiny_clip)
+    subject, note = subject_of(delivered, tiny_clip, CHECK)
     assert subject.classifier is delivered
     assert note.startswith("2 classes leave little to compare with, and no names could be put beside them: expected 2 class names")
 
@@ -98,7 +104,7 @@ def test_a_text_that_is_not_known_is_not_made_up(tiny_clip: ClipModel) -> None:
     state["meta_net.linear2.weight"] *= 3
     prompt = prompt_from_tensors("tcp", state, tiny_clip, TWO, feature_wording="an old satellite map of {} in the snow.")
     delivered = PromptedClassifier(tiny_clip, prompt, TWO).freeze()
-    subject, note = subject_of(delivered, tiny_clip)
+    subject, note = subject_of(delivered, tiny_clip, CHECK)
     assert subject.classifier is delivered
     assert note.endswith("the text around the class names is not known, so that other names cannot be put in it")
 
