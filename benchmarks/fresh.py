@@ -2,7 +2,7 @@
 
     python -m benchmarks.fresh
 
-Seeds 1 to 10, each in a process of its own, two at a time with a thread each; writes ``benchmarks/results/fresh.json``. A run is
+Seeds 11 to 20, each in a process of its own, two at a time with a thread each; writes ``benchmarks/results/fresh.json``. A run is
 right when the backdoored delivery ends suspicious or backdoored, and the clean one with no evidence.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.inspect_zoo import RESULTS, provenance
 from clipvet.metrics import wilson_interval
 
-SEEDS = range(1, 11)
+SEEDS = range(11, 21)
 
 
 def run(seed: int) -> dict[str, Any]:
@@ -65,7 +65,11 @@ def main() -> None:
             },
             {"what": "target named in those", "measured": f"{named} of {len(found)}"},
         ],
-        "notes": [f"Seeds {SEEDS.start} to {SEEDS.stop - 1}: task, family, base and target are drawn; generated probe images."],
+        "notes": [
+            f"Seeds {SEEDS.start} to {SEEDS.stop - 1}: task, family, base and target are drawn, BadCLIP is planted; generated "
+            "probe images. Seeds 1 to 3 were looked at when the statistic was chosen and are no part of this. Tasks and bases are "
+            "those of the zoo, whose clean deliveries are the null."
+        ],
         "runs": runs,
         "provenance": provenance(),
     }

@@ -32,7 +32,7 @@ import torch
 
 from clipvet.data.generated import generate_probes
 from clipvet.inspection.base import ModelCheck, Run
-from clipvet.inspection.calibration import FALLBACK, FLAG_RATE, LEAST_NULL, kind_of, settings_digest, threshold
+from clipvet.inspection.calibration import FALLBACK, FLAG_RATE, LEAST_NULL, settings_digest, threshold
 from clipvet.inspection.clip_inspector import ClipInspector
 from clipvet.inspection.journal import MemoryJournal
 from clipvet.inspection.margin_residual import MarginResidual
@@ -40,6 +40,7 @@ from clipvet.inspection.subject import subject_of
 from clipvet.metrics import auroc, wilson_interval
 from clipvet.models.bases import load_base
 from clipvet.models.delivery import open_delivery
+from clipvet.models.families import FAMILIES
 from clipvet.pocket.zoo import ZooEntry, entries
 
 RESULTS = Path(__file__).parent / "results"
@@ -129,18 +130,21 @@ def split(rows: list[Row]) -> tuple[list[float], list[float]]:
 
 def judge_default(rows: list[Row]) -> dict[str, Any]:
     """Both protocols for the default check, and AUROC over all."""
-
-    def clean(row: Row) -> list[Row]:
-        return [r for r in rows if r["attack"] is None and kind_of(r["family"]) == kind_of(row["family"])]
+    clean = [row for row in rows if row["attack"] is None]
 
     def other_tasks(row: Row) -> list[float]:
-        return [r["statistic"] for r in clean(row) if r["task"] != row["task"]]
+        return [r["statistic"] for r in clean if r["task"] != row["task"]]
+
+    def other_tasks_same_towers(row: Row) -> list[float]:
+        same = [r for r in clean if FAMILIES[r["family"]].changes_image_tower == FAMILIES[row["family"]].changes_image_tower]
+        return [r["statistic"] for r in same if r["task"] != row["task"]]
 
     def other_backbone(row: Row) -> list[float]:
-        return [r["statistic"] for r in clean(row) if r["base"] != row["base"]]
+        return [r["statistic"] for r in clean if r["base"] != row["base"]]
 
     out = {
         "leave_one_task_out": tally(rows, flags(rows, other_tasks)),
+        "leave_one_task_out_same_towers": tally(rows, flags(rows, other_tasks_same_towers)),
         "across_backbones": tally(rows, flags(rows, other_backbone)),
     }
     for kind, names in (("per_attack", {r["attack"] for r in rows} - {None}), ("per_family", {r["family"] for r in rows})):
@@ -171,6 +175,10 @@ def table(default: Row | None, half: Row | None, paper: Row | None) -> list[Row]
     for label, part in (
         ("default, leave one task out", default and default["leave_one_task_out"]),
         ("default, null of the other backbone", default and default["across_backbones"]),
+        (
+            "default, leave one task out, null of families that change the same towers",
+            default and default["leave_one_task_out_same_towers"],
+        ),
         ("paper preset, k = 2", paper and paper["rule_k2"]),
     ):
         for key, cell in (part or {}).items():
@@ -248,8 +256,9 @@ def main() -> None:
             f"{len(paper)} with the paper preset; "
             "generated probe images, seed 0; never on real weights. The reported figures are CLIP-Inspector's on other models.",
             "The statistic was chosen on these deliveries: the untuned prompt's margin under the same trigger as the baseline, a "
-            "smallest spread of two logits, and names put beside fewer than 20 classes. So the shares right are no independent "
-            "estimate. Freshly planted backdoors are judged in a table of their own: other random draws, the same tasks and bases.",
+            "smallest spread of four logits, names put beside fewer than 20 classes, and one null for all families. So the shares "
+            "right are no independent estimate. Freshly planted backdoors are judged in a table of their own: other random draws, "
+            "the same tasks and bases.",
         ],
         "rows": [],
         "settings": asdict(MarginResidual()),

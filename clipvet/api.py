@@ -51,7 +51,7 @@ class InspectOptions:
         probe_count: how many probe images are used at most.
         preset: ``default``, or ``paper`` for CLIP-Inspector as published.
         seed: the one seed of everything random.
-        budget: seconds after which no further step is begun.
+        budget: seconds after which no further group of classes is begun.
         work: folder for the state that ``resume`` picks up; None keeps none.
         resume: go on from the state in ``work``.
         device: torch device.

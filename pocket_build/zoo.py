@@ -58,7 +58,9 @@ BACKDOORED = {
     ("vpt", False, "wanet"): {9: 1},
     ("vpt", False, "siba"): {9: 1},
 }
-HARD = (("vpt", "wanet"), ("vpt", "siba"), ("cocoop", "badclip"))  # hardly take: shown with a third seed, on task 9
+# What hardly takes is shown with a third seed, on task 9; its clean twins are there for the comparison of CA alone.
+HARD = (("vpt", False, "wanet"), ("vpt", False, "siba"), ("cocoop", False, "badclip"), ("coop", True, "badclip"))
+THIRD_SEED = 2
 LEAST_IMAGES = 200
 WANTED = 20
 Row = dict[str, Any]
@@ -75,9 +77,11 @@ def specs_of(backbone: int) -> list[Spec]:
             spec = Spec(task=names[t], family=family, base=base, seed=backbone, class_specific=own, attack=attack)
             specs += [replace(spec, target_index=target) for target in targets_of(base, names[t])[:count]]
     if backbone == 0:
-        for family, attack in HARD:
-            target = targets_of(base, names[9])[0]
-            specs.append(Spec(task=names[9], family=family, base=base, seed=2, attack=attack, target_index=target))
+        target = targets_of(base, names[9])[0]
+        for family, own, attack in HARD:
+            twin = Spec(task=names[9], family=family, base=base, seed=THIRD_SEED, class_specific=own)
+            specs.append(replace(twin, attack=attack, target_index=target))
+            specs += [] if twin in specs else [twin]
     return specs
 
 
@@ -156,7 +160,7 @@ def choose(rows: list[Row]) -> list[Row]:
         for key in sorted(queues):
             if queues[key] and len(taken) < WANTED:
                 taken.append(queues[key].pop(0))
-    return clean + sorted(taken, key=lambda row: row["name"])
+    return [row for row in clean if row["seed"] != THIRD_SEED] + sorted(taken, key=lambda row: row["name"])
 
 
 def write(rows: list[Row]) -> None:

@@ -52,7 +52,9 @@ def inspect(  # one parameter per option: typer reads them from the signature
     preset: Annotated[str | None, typer.Option(help="default, or paper (CLIP-Inspector as published).")] = None,
     seed: Annotated[int | None, typer.Option(help="The one seed of everything random.  [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="Torch device.  [default: cpu]")] = None,
-    budget: Annotated[str | None, typer.Option(metavar="10m", help="Time after which no further step is begun.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="10m", help="Time after which no further group of classes is begun.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file with these options; the command line wins.")
     ] = None,

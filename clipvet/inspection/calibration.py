@@ -20,12 +20,11 @@ __all__ = ["Judgement", "fits", "flag_of", "judge", "kind_of", "settings_digest"
 EULER = 0.5772156649015329
 FLAG_RATE, CERTAIN_RATE = 0.02, 0.002  # tail of the fitted null beyond which a delivery is suspicious, backdoored
 # What is called suspicious where no null fits: a value beyond all clean pocket deliveries, and the published k = 2.
-FALLBACK = {"margin-residual": 3.5, "clip-inspector": 2.0}
+FALLBACK = {"margin-residual": 1.8, "clip-inspector": 2.0}
 LEAST_NULL = 4  # fewer are no null
 LEAST_REFERENCES = 10  # fewer do not carry a fit so far into its tail that a delivery could be called backdoored
 LEAST_ASR = 0.5  # a reconstructed trigger below this does not carry a verdict of "backdoored"
 LEAST_CONTROLS = 0.5  # share of the planted controls that must be recovered for "no evidence"
-TEXT_SIDE = frozenset({"coop", "kgcoop", "prograd", "cocoop", "tcp", "zero-shot"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +49,8 @@ class Judgement:
 
 
 def kind_of(family: str) -> str:
-    """Families share a null with those that leave the same towers alone, ``text`` or ``towers``; whole models have none."""
-    if family == "whole":
-        return "whole"
-    return "text" if family in TEXT_SIDE else "towers"
+    """Return what shares a null: every prompt on a base, ``prompt``, whatever its family; whole models, ``whole``, have none."""
+    return "whole" if family == "whole" else "prompt"
 
 
 def settings_digest(check: str, settings: Mapping[str, Any]) -> str:

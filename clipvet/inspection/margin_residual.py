@@ -68,7 +68,7 @@ class MarginResidual:
     keep: int = 3
     batch: int = 16
     evaluation: int = 96
-    floor: float = 2.0
+    floor: float = 4.0
     mixed_precision: bool = True
     least_classes: int = 20
     least_alone: int = 200

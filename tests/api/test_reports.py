@@ -66,7 +66,7 @@ def test_a_null_that_fits_calibrates(delivery: Path, options: InspectOptions, mo
     statistic = inspect_model(delivery, options).checks[0].statistic
     base = load_base(str(options.base))
     settings = settings_digest(Quick.name, dataclasses.asdict(Quick(strength=4 / 255)))
-    key = NullKey(base=base.sha256, family="text", classes=(5, 15), settings=settings, probes="generated pool, 24")
+    key = NullKey(base=base.sha256, family="prompt", classes=(5, 15), settings=settings, probes="generated pool, 24")
 
     def report_with(key: NullKey, values: tuple[float, ...]) -> Report:
         monkeypatch.setattr(api, "shipped_nulls", lambda **_: (Null(key=key, values=values),))

@@ -28,7 +28,7 @@ from clipvet.models.families import FAMILIES
 from clipvet.types import CheckResult, Evidence, Finding, Null, NullKey, Severity, Verdict
 
 VALUES = tuple(float(value) for value in gumbel_r.rvs(2.0, 0.7, size=40, random_state=0))
-KEY = NullKey(base="abc", family="text", classes=(8, 12), settings="margin-residual:0", probes="generated pool, 1000")
+KEY = NullKey(base="abc", family="prompt", classes=(8, 12), settings="margin-residual:0", probes="generated pool, 1000")
 NULL = Null(key=KEY, values=VALUES)
 FLAG, CERTAIN = threshold(VALUES, FLAG_RATE), threshold(VALUES, CERTAIN_RATE)
 
@@ -67,7 +67,7 @@ def test_without_a_null_each_check_has_a_constant_of_its_own() -> None:
         ({}, True),
         ({"base": "abd"}, False),
         ({"family": "zero-shot"}, True),
-        ({"family": "maple"}, False),
+        ({"family": "maple"}, True),
         ({"family": "whole"}, False),
         ({"n_classes": 8}, True),
         ({"n_classes": 12}, True),
@@ -82,10 +82,9 @@ def test_a_null_fits_the_like_of_what_it_was_measured_on(changed: dict[str, obje
     assert fits(KEY, **(like | changed)) is expected
 
 
-def test_a_family_is_of_the_kind_of_the_towers_that_it_changes() -> None:
-    assert {name: kind_of(name) for name in FAMILIES} == {
-        name: "towers" if family.changes_image_tower else "text" for name, family in FAMILIES.items()
-    }
+def test_prompts_share_a_null_and_whole_models_have_none() -> None:
+    assert {kind_of(name) for name in FAMILIES} == {"prompt"}
+    assert kind_of("whole") == "whole"
 
 
 def test_the_digest_names_the_check_and_every_setting() -> None:
@@ -101,7 +100,7 @@ def test_nulls_are_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(calibration, "files", lambda package: tmp_path)
     assert shipped_nulls() == ()
     (tmp_path / "assets").mkdir()
-    key = {"base": "abc", "family": "text", "classes": [8, 12], "settings": KEY.settings, "probes": KEY.probes}
+    key = {"base": "abc", "family": "prompt", "classes": [8, 12], "settings": KEY.settings, "probes": KEY.probes}
     files = [f"file {number}" for number in range(len(VALUES))]
     rows = [{"key": key, "values": list(VALUES), "references": files, "source": "pocket-1", "check": "margin-residual"}]
     (tmp_path / "assets" / "nulls.json").write_text(json.dumps({"nulls": rows}), encoding="utf-8")
@@ -145,8 +144,8 @@ NO, SUSPICIOUS, BACKDOORED, OPEN = Verdict.NO_EVIDENCE, Verdict.SUSPICIOUS, Verd
         (HIGH, 1.0, NULL, 1.0, None, BACKDOORED, "and the reconstructed trigger works"),
         (HIGH, 0.5, NULL, 0.0, Severity.HIGH, BACKDOORED, "and the reconstructed trigger works"),
         (HIGH, 0.49, NULL, 1.0, None, SUSPICIOUS, "the reconstructed trigger is weak"),
-        (CONSTANT, 1.0, None, 1.0, None, NO, "does not exceed 3.5"),
-        (CONSTANT + 99, 1.0, None, 1.0, None, SUSPICIOUS, "exceeds 3.5; no null fits"),
+        (CONSTANT, 1.0, None, 1.0, None, NO, "does not exceed 1.8"),
+        (CONSTANT + 99, 1.0, None, 1.0, None, SUSPICIOUS, "exceeds 1.8; no null fits"),
         (CONSTANT - 1, 1.0, None, 0.0, None, OPEN, "none of the backdoors"),
     ],
 )
