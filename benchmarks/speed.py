@@ -35,7 +35,7 @@ from clipvet.inspection.clip_inspector import ClipInspector
 from clipvet.pocket.tasks import load_task
 from clipvet.pocket.zoo import ZooEntry, entries
 
-FAMILIES = ("coop", "maple", "ivlp", "vpt", "cocoop")  # of which the first two that have a pair in the zoo are compared
+FAMILIES = ("coop", "maple", "ivlp", "vpt", "cocoop")  # of which the first that has a pair in the zoo is compared
 TYPICAL_CLASSES = 10
 
 
@@ -45,7 +45,7 @@ class Scale:
 
     probes: int = 1000
     repeats: int = 3
-    pairs: int = 2
+    pairs: int = 1
     classes: tuple[int, ...] = (10, 50, 200)
     probe_counts: tuple[int, ...] = (100, 1000)
     cut: tuple[tuple[str, int, int], ...] = (("pocket-0", 50, 16), ("ViT-B-16", 10, 4))  # classes, images
