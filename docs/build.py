@@ -34,6 +34,8 @@ them, and prompts tuned and backdoored on them by this repository. What they are
 real weights** (OpenAI, LAION or any other), on photographs, or on a delivery from somebody else. The readers and prompt families
 are tested at the size of ViT-B/16 with random weights, against oracles of their own; that shows that the arithmetic is right,
 and nothing about how well a search finds a backdoor there. Times and memory at that size were measured with random weights too.
+Nothing was run on a GPU. Backdoored deliveries are VPT and IVLP prompts; backdoors in prompts of the other families, and in whole
+models, were not searched for in any number below.
 """
 NOTHING = "\nThere are no results in this checkout yet.\n"
 
