@@ -25,7 +25,7 @@ from tests.inspection.toys import Linear, planted_weights, quiet_run, toy_images
 
 TARGET = 5
 ALONE = 100  # names of a model without a base
-CHECK = MarginResidual(strength=0.02, screen_steps=3, refine_steps=2, batch=4, evaluation=8)
+CHECK = MarginResidual(strength=0.02, screen_steps=3, refine_steps=2, batch=4, evaluation=8, floor=2.0)  # the units of the toys
 
 
 def subject(tuned: Tensor, untuned: Tensor | None = None) -> Subject:
