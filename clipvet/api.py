@@ -106,10 +106,8 @@ def plan_inspection(delivery: Path, options: InspectOptions) -> InspectPlan:
     opened, check = _open(delivery, options)
     probes, source, skipped = _probes(options, opened)
     passes = check.passes(opened.subject, len(probes))
-    names, beside = (
-        opened.delivery.info.class_names,
-        len(opened.subject.classifier.class_names) - len(opened.delivery.info.class_names),
-    )
+    names = opened.delivery.info.class_names
+    beside = len(opened.subject.classifier.class_names) - len(names)
     last = "judge and report"
     if isinstance(check, MarginResidual):
         passes += control_passes(check, len(probes), len(names))
