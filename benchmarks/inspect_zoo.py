@@ -50,6 +50,7 @@ Row = dict[str, Any]
 CHECKS: dict[str, ModelCheck] = {
     "default": MarginResidual(),
     "half": MarginResidual(strength=4 / 255),  # the bound that is published for images of 224 px
+    "shapes": MarginResidual(extra_shapes=(("patch", 0.04), ("blend", 0.2))),  # the attacks' own area and ratio
     "paper": ClipInspector(strength=8 / 255),
 }
 
@@ -161,6 +162,26 @@ def judge_paper(rows: list[Row], k: float = 2.0) -> dict[str, Any]:
     return {"rule_k2": tally(rows, [row["statistic"] > k for row in rows]), **auroc_with_interval(rows)}
 
 
+def judge_shapes(rows: list[Row]) -> dict[str, Row]:
+    """AUROC of each trigger shape alone, and of the largest statistic over all of them."""
+
+    def only(row: Row, shape: str) -> Row:
+        return row | {"statistic": max(r["statistic"] for r in row["rows"] if r["kind"] == "class" and r["shape"] == shape)}
+
+    shapes = dict.fromkeys(r["shape"] for r in rows[0]["rows"])
+    return {shape: auroc_with_interval([only(row, shape) for row in rows]) for shape in shapes} | {
+        "all together": auroc_with_interval(rows)
+    }
+
+
+def shape_table(shapes: dict[str, Row] | None) -> list[Row]:
+    """Rows of the table, one per shape."""
+    return [
+        {"what": f"AUROC (default, search for shape: {shape})", "measured": part["auroc"], "interval": part["interval"]}
+        for shape, part in (shapes or {}).items()
+    ]
+
+
 WORDS = {
     "right": "verdicts right",
     "clean_flagged": "clean deliveries flagged",
@@ -207,12 +228,13 @@ def provenance() -> dict[str, str]:
     }
 
 
-def in_turn(listed: list[ZooEntry], some: int | None) -> list[ZooEntry]:
+def in_turn(listed: list[ZooEntry], some: int | None, *, rare: bool = False) -> list[ZooEntry]:
     """Order deliveries so that the first ones of every task come first.
 
     Args:
         listed: the zoo.
         some: how many to keep, half of them backdoored, spread over the tasks; None for all.
+        rare: whether attacks other than BadCLIP come first.
     """
     seen: Counter[tuple[str, str]] = Counter()
     turns: list[tuple[int, int]] = []
@@ -222,6 +244,8 @@ def in_turn(listed: list[ZooEntry], some: int | None) -> list[ZooEntry]:
     ordered = [listed[at] for _, at in sorted(turns)]
     if some is None:
         return ordered
+    if rare:
+        ordered.sort(key=lambda entry: entry.attack == "badclip")
     kinds = [[entry for entry in ordered if entry.backdoored is bad] for bad in (True, False)]
     return [entry for pair in zip(*kinds, strict=False) for entry in pair][:some]
 
@@ -230,7 +254,7 @@ def main() -> None:
     """Measure what is missing, judge, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--presets", default="default,half,paper")
+    parser.add_argument("--presets", default=",".join(CHECKS))
     parser.add_argument("--some", type=int, default=12, help="deliveries for what is not the default, half of them backdoored")
     arguments = parser.parse_args()
     settings = {preset: settings_digest(check.name, asdict(check)) for preset, check in CHECKS.items()}
@@ -238,7 +262,7 @@ def main() -> None:
     rows = [row for row in rows if row.get("settings") == settings[row["preset"]]]  # what was measured otherwise is measured anew
     for preset in arguments.presets.split(","):
         done = {(row["name"], row["preset"]) for row in rows}
-        wanted = in_turn(list(entries()), None if preset == "default" else arguments.some)
+        wanted = in_turn(list(entries()), None if preset == "default" else arguments.some, rare=preset == "shapes")
         todo = [entry for entry in wanted if (entry.name, preset) not in done]
         with ProcessPoolExecutor(arguments.workers) as pool:
             for row in pool.map(measure, todo, [preset] * len(todo)):
@@ -246,7 +270,7 @@ def main() -> None:
                 ROWS.write_text(json.dumps(rows), encoding="utf-8")
                 print(f"{preset} {row['name']} {row['attack']} {row['statistic']:.2f} {row['seconds']:.0f} s", flush=True)
     default = [row for row in rows if row["preset"] == "default"]
-    half, paper = ([row for row in rows if row["preset"] == preset] for preset in ("half", "paper"))
+    half, shapes, paper = ([row for row in rows if row["preset"] == preset] for preset in ("half", "shapes", "paper"))
     result: Row = {
         "title": "Verdicts on the pocket zoo",
         "topic": "inspect",
@@ -254,6 +278,7 @@ def main() -> None:
         "machine": provenance()["machine"],
         "notes": [
             f"{len(default)} deliveries on two pocket backbones with the default check, {len(half)} with a bound of 4/255, "
+            f"{len(shapes)} with patch and blend shapes as well (all that carry a patch or a blend are among them), "
             f"{len(paper)} with the paper preset; "
             "generated probe images, seed 0; never on real weights. The reported figures are CLIP-Inspector's on other models.",
             "The statistic was chosen on these deliveries: the untuned prompt's margin under the same trigger as the baseline, a "
@@ -266,10 +291,11 @@ def main() -> None:
         "flag_rate": FLAG_RATE,
         "default": judge_default(default) if default else None,
         "half": auroc_with_interval(half) if half else None,
+        "shapes": judge_shapes(shapes) if shapes else None,
         "paper_preset": judge_paper(paper) if paper else None,
         "provenance": provenance(),
     }
-    result["rows"] = table(result["default"], result["half"], result["paper_preset"])
+    result["rows"] = table(result["default"], result["half"], result["paper_preset"]) + shape_table(result["shapes"])
     (RESULTS / "inspect_zoo.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result["default"], indent=1))
 

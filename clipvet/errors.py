@@ -3,9 +3,11 @@
 __all__ = [
     "ClipvetError",
     "HostileFileError",
+    "ImageError",
     "MissingExtraError",
     "UnknownLayoutError",
     "UnreadableError",
+    "UnwritableError",
     "UsageError",
 ]
 
@@ -20,6 +22,18 @@ class UsageError(ClipvetError, ValueError):
 
 class UnreadableError(ClipvetError):
     """A file cannot be read: missing, truncated, too large, or not what its name says."""
+
+
+class UnwritableError(ClipvetError):
+    """A result cannot be written: no space is left, or the folder may not be written to."""
+
+
+class ImageError(UnreadableError):
+    """A picture cannot be used; ``kind`` says why in a few fixed words that reasons are counted by."""
+
+    def __init__(self, message: str, kind: str = "image cannot be decoded") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class HostileFileError(UnreadableError):

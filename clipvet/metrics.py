@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -13,8 +13,11 @@ __all__ = [
     "attack_success_rate",
     "auroc",
     "bootstrap_interval",
+    "clean_threshold",
+    "fpr_at_tpr",
     "p_value",
     "predict",
+    "share_threshold",
     "wilson_interval",
 ]
 
@@ -43,6 +46,63 @@ def auroc(negatives: Sequence[float], positives: Sequence[float]) -> float:
         return float("nan")
     above = (high[:, None] > low[None]).mean() + 0.5 * (high[:, None] == low[None]).mean()
     return float(above)
+
+
+def fpr_at_tpr(negatives: Sequence[float], positives: Sequence[float], tpr: float = 0.95) -> float:
+    """Share of negatives at or above the highest threshold that at least ``tpr`` of the positives reach."""
+    low, high = np.asarray(negatives, dtype=float), np.sort(np.asarray(positives, dtype=float))[::-1]
+    if not len(low) or not len(high):
+        return float("nan")
+    limit = high[int(np.ceil(tpr * len(high))) - 1]
+    return float((low >= limit).mean())
+
+
+def share_threshold(scores: Callable[[], Iterable[np.ndarray]], rate: float) -> float:
+    """The smallest score that at most ``rate`` of all finite scores exceed, however many there are; infinity where there is none.
+
+    Args:
+        scores: yields all scores in parts, float32; called twice, so that no more than a part is held at a time.
+        rate: in [0, 1].
+
+    Whatever share of the pairs is poisoned, at most ``rate`` times the number of pairs is flagged with it.
+    """
+    high = np.zeros(1 << 16, np.int64)
+    for part in scores():
+        high += np.bincount(_ordered(part) >> 16, minlength=1 << 16)
+    allowed = int(np.floor(rate * high.sum()))
+    if not high.sum():
+        return float("inf")
+    above = np.concatenate([np.cumsum(high[::-1])[::-1][1:], [0]])  # scores in higher bins
+    chosen = int(np.flatnonzero(above <= allowed)[0])
+    low = np.zeros(1 << 16, np.int64)
+    for part in scores():
+        order = _ordered(part)
+        low += np.bincount(order[order >> 16 == chosen] & 0xFFFF, minlength=1 << 16)
+    beyond = above[chosen] + np.concatenate([np.cumsum(low[::-1])[::-1][1:], [0]])
+    fine = int(np.flatnonzero((beyond <= allowed) & (low > 0))[0])
+    return _value((chosen << 16) | fine)
+
+
+def _ordered(scores: np.ndarray) -> np.ndarray:
+    """Whole numbers in the order of the finite scores: a float's bits, the negative ones turned around."""
+    bits = scores[np.isfinite(scores)].astype(np.float32).view(np.uint32).astype(np.int64)
+    ordered: np.ndarray = np.where(bits >> 31, 0xFFFFFFFF - bits, bits | 0x80000000)
+    return ordered
+
+
+def _value(order: int) -> float:
+    bits = order & 0x7FFFFFFF if order >> 31 else 0xFFFFFFFF - order
+    return float(np.array(bits, np.uint32).view(np.float32))
+
+
+def clean_threshold(scores: Sequence[float], rate: float) -> float:
+    """The score that a further pair like these m trusted ones exceeds with probability of at most ``rate`` (split conformal).
+
+    Infinity where m is too small for that: a rate of 1 % takes at least 99.
+    """
+    ordered = np.sort(np.asarray(scores, dtype=float))
+    place = int(np.ceil((1 - rate) * (len(ordered) + 1)))
+    return float(ordered[place - 1]) if place <= len(ordered) else float("inf")
 
 
 def p_value(statistic: float, null: Sequence[float]) -> float:

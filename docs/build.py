@@ -20,7 +20,9 @@ DOCS = Path(__file__).parent
 GENERATED = "<!-- Written by docs/build.py: change the source and run `make docs`. -->\n\n"
 WORDS = {
     Kind.CHECKS: ("check", "Checks: what looks at a model and brings up evidence"),
+    Kind.SCORERS: ("scorer", "Scorers: what looks at image-text pairs and ranks them"),
     Kind.ATTACKS: ("attack", "Attacks: what plants a backdoor, to test detectors with"),
+    Kind.PAIR_ATTACKS: ("pair-attack", "Attacks on pairs: what poisons training data"),
     Kind.TRIGGERS: ("trigger", "Triggers: what changes a picture"),
     Kind.FAMILIES: ("family", "Prompt families: what is read, tuned and written back"),
 }
@@ -34,8 +36,8 @@ them, and prompts tuned and backdoored on them by this repository. What they are
 real weights** (OpenAI, LAION or any other), on photographs, or on a delivery from somebody else. The readers and prompt families
 are tested at the size of ViT-B/16 with random weights, against oracles of their own; that shows that the arithmetic is right,
 and nothing about how well a search finds a backdoor there. Times and memory at that size were measured with random weights too.
-Nothing was run on a GPU. Backdoored deliveries are VPT and IVLP prompts; backdoors in prompts of the other families, and in whole
-models, were not searched for in any number below.
+Nothing was run on a GPU. Backdoored deliveries of the zoo are VPT and IVLP prompts; of CoCoOp, CoOp and MaPLe one each was searched
+outside of it. Backdoors in whole models were not searched for in any number below.
 """
 NOTHING = "\nThere are no results in this checkout yet.\n"
 

@@ -116,3 +116,38 @@ def test_bootstrap_is_the_same_for_the_same_seed() -> None:
 def test_bootstrap_needs_a_cluster_for_every_value() -> None:
     with pytest.raises(ValueError, match="shorter"):
         metrics.bootstrap_interval([1.0, 2.0], [1])
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.2, 0.5, 0.999])
+@pytest.mark.parametrize("kind", ["normal", "ties", "with gaps", "negative", "one"])
+def test_the_share_threshold_is_the_smallest_that_few_enough_exceed(kind: str, rate: float) -> None:
+    values = np.random.default_rng(0).normal(size=1 if kind == "one" else 997).astype(np.float32)
+    values = {"ties": np.round(values), "negative": values - 100}.get(kind, values)
+    if kind == "with gaps":
+        values[::7], values[1], values[2] = np.nan, np.inf, -np.inf
+    finite = values[np.isfinite(values)]
+    wanted = min(v for v in finite if (finite > v).sum() <= math.floor(rate * len(finite)))
+    assert metrics.share_threshold(lambda: np.array_split(values, 5), rate) == wanted
+
+
+def test_the_share_threshold_of_nothing_is_infinite() -> None:
+    assert metrics.share_threshold(lambda: [np.array([np.nan], np.float32)], 0.1) == math.inf
+
+
+def test_fpr_at_tpr_equals_a_count() -> None:
+    clean, bad = [0.1, 0.2, 0.3, 0.7, 0.9], [0.25, 0.5, 0.8, 0.85]
+    assert metrics.fpr_at_tpr(clean, bad, 1.0) == pytest.approx(3 / 5)  # all four from 0.25 on: 0.3, 0.7 and 0.9 too
+    assert metrics.fpr_at_tpr(clean, bad, 0.75) == pytest.approx(2 / 5)  # three from 0.5 on
+    assert metrics.fpr_at_tpr(clean, bad, 0.7) == pytest.approx(2 / 5)  # 70 % of four are three
+    assert math.isnan(metrics.fpr_at_tpr([], bad))
+
+
+def test_the_clean_threshold_keeps_its_promise_on_average() -> None:
+    rng = np.random.default_rng(0)
+    flagged = [rng.normal() > metrics.clean_threshold(rng.normal(size=99), 0.1) for _ in range(4000)]
+    assert np.mean(flagged) == pytest.approx(0.1, abs=0.015)
+
+
+def test_the_clean_threshold_by_hand() -> None:
+    assert metrics.clean_threshold(range(1, 10), 0.1) == 9  # the 9th of 9: one in ten
+    assert metrics.clean_threshold(range(1, 10), 0.05) == math.inf  # nine resolve no finer than one in ten

@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
-from clipvet.types import Report, Verdict
+from clipvet.types import Report, ScanReport, Verdict
 
-__all__ = ["FailOn", "exit_code", "reaches"]
+__all__ = ["FailOn", "exit_code", "reaches", "scan_exit_code"]
 
 CLEAR, FOUND, UNREAD, UNSURE = 0, 1, 2, 3
 
@@ -48,3 +48,17 @@ def exit_code(reports: Sequence[Report], *, failures: int, fail_on: FailOn, min_
     if any(report.verdict is Verdict.INCONCLUSIVE or report.coverage.share < min_coverage for report in reports):
         return UNSURE
     return CLEAR
+
+
+def scan_exit_code(report: ScanReport, *, min_coverage: float) -> int:
+    """Weigh a scan: what it found comes before what it could not read.
+
+    Args:
+        report: of the scan.
+        min_coverage: share of the pairs that must have been scored, in [0, 1].
+    """
+    if reaches(report.verdict, FailOn.SUSPICIOUS):
+        return FOUND
+    if report.errors:
+        return UNREAD
+    return UNSURE if report.verdict is Verdict.INCONCLUSIVE or report.coverage.share < min_coverage else CLEAR

@@ -18,14 +18,18 @@ class Kind(enum.StrEnum):
     """A registry, by the word that names what is in it."""
 
     CHECKS = "checks"
+    SCORERS = "scorers"
     ATTACKS = "attacks"
+    PAIR_ATTACKS = "pair-attacks"
     TRIGGERS = "triggers"
     FAMILIES = "families"
 
 
 REGISTRIES: dict[Kind, tuple[str, str]] = {  # module, name of the dict in it
     Kind.CHECKS: ("clipvet.inspection", "CHECKS"),
+    Kind.SCORERS: ("clipvet.scan", "ALL_SCORERS"),
     Kind.ATTACKS: ("clipvet.attacks", "ATTACKS"),
+    Kind.PAIR_ATTACKS: ("clipvet.attacks", "PAIR_ATTACKS"),
     Kind.TRIGGERS: ("clipvet.triggers", "TRIGGERS"),
     Kind.FAMILIES: ("clipvet.models.families", "FAMILIES"),
 }

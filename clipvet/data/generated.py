@@ -47,8 +47,8 @@ def generate_probes(n: int, size: int, seed: int = 0) -> Tensor:
     images = torch.empty(n, 3, size, size)
     chunk = max(1, _CHUNK_PIXELS // size**2)
     for kind, draw in enumerate(KINDS.values()):
-        positions = torch.arange(kind, n, len(KINDS))
-        for part in positions.split(chunk):
+        positions = torch.arange(n)[kind :: len(KINDS)]
+        for part in positions.split(chunk) if len(positions) else ():
             images[part] = draw([_stream(seed, i) for i in part.tolist()], size).clamp(0, 1)
     return images
 

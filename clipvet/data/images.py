@@ -1,4 +1,4 @@
-"""Read a user's own pictures as probe images.
+"""Read pictures as a model's input: a user's own probe images, and the images of training pairs.
 
 The preprocessing is open_clip's (``image_transform(size, is_train=False)``: shorter side to ``size``, bicubic, centre crop), and
 stops before the normalisation, which belongs to the model wrapper.
@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from clipvet.errors import UnreadableError, UsageError
+from clipvet.errors import ImageError, UnreadableError, UsageError
 from clipvet.types import Skipped
 
-__all__ = ["load_image", "load_images"]
+__all__ = ["decode_image", "load_image", "load_images"]
 
 # Formats that Pillow decodes itself: EPS, for one, would start Ghostscript on a stranger's file.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "AVIF", "JPEG2000", "TGA", "ICO")
 _MAX_PIXELS = 89_478_485  # Pillow's own limit of 2024: a quarter of a gigabyte as RGB
+_MAX_BYTES = 1 << 30  # of a file: no picture of so few pixels needs more
+_TOO_LARGE = "image too large"
 _LONGEST_SHAPE = 100  # a 1 x 100,000 strip would become an image of 64 x 6,400,000 before it is cropped
 
 
@@ -70,27 +73,55 @@ def load_images(
 
 
 def load_image(path: str | Path, size: int) -> Tensor:
-    """Read one picture: ``float (3, size, size)`` in [0, 1].
-
-    Turned as its EXIF data says; the first frame of an animation; transparency on white; 16 bits scaled to 8.
+    """Read one picture: ``float (3, size, size)`` in [0, 1]; see :func:`decode_image`.
 
     Raises:
-        UnreadableError: not a file, not a picture, damaged, or too large to be decoded safely.
+        ImageError: not a file, not a picture, damaged, or too large to be decoded safely.
     """
     path = Path(path)
     if not path.is_file():
-        raise UnreadableError(f"{path}: expected a regular file, found {_kind(path)}; give pictures")
+        raise ImageError(f"{path}: expected a regular file, found {_kind(path)}; give pictures", "no image file")
+    try:
+        length = path.stat().st_size
+        data = path.read_bytes() if length <= _MAX_BYTES else b""
+    except OSError as error:
+        raise _undecodable(str(path), error) from error
+    if length > _MAX_BYTES:
+        raise ImageError(f"{path}: expected at most {_MAX_BYTES:,} bytes, found {length:,}; scale it down", _TOO_LARGE)
+    return decode_image(data, str(path), size)
+
+
+def decode_image(data: bytes, name: str, size: int) -> Tensor:
+    """Decode one picture: ``float (3, size, size)`` in [0, 1].
+
+    Turned as its EXIF data says; the first frame of an animation; transparency on white; 16 bits scaled to 8.
+
+    Args:
+        data: the file's bytes.
+        name: what messages call it.
+        size: height and width of the model's input.
+
+    Raises:
+        ImageError: not a picture, damaged, or too large to be decoded safely; its ``kind`` says which.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters is whether pixels come out
-            with Image.open(path, formats=[f for f in _FORMATS if f in _known()]) as image:
-                _refuse_huge(image, path)
+            with Image.open(BytesIO(data), formats=[f for f in _FORMATS if f in _known()]) as image:
+                _refuse_huge(image, name)
                 return _fit(_to_rgb(_upright(image)), size)
-    except UnreadableError:
+    except ImageError:
         raise
     except Exception as error:  # decoders of a stranger's bytes raise anything: OSError, SyntaxError, struct.error, IndexError ...
-        why = str(error) or type(error).__name__
-        raise UnreadableError(f"{path}: expected a picture, could not decode it ({why}); convert or remove the file") from error
+        raise _undecodable(name, error) from error
+
+
+def _undecodable(name: str, error: Exception) -> ImageError:
+    why = str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # its own text shows a buffer's address
+        why = "cannot identify the format"
+    message = f"{name}: expected a picture, could not decode it ({why}); convert or remove the file"
+    return ImageError(message, _TOO_LARGE) if isinstance(error, Image.DecompressionBombError) else ImageError(message)
 
 
 def _files(source: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -124,13 +155,14 @@ def _known() -> Iterator[str]:
     yield from Image.OPEN
 
 
-def _refuse_huge(image: Image.Image, path: Path) -> None:
+def _refuse_huge(image: Image.Image, name: str) -> None:
     """Look at the size in the header before a pixel is decoded."""
     width, height = image.size
     if width * height > _MAX_PIXELS or max(width, height) > _LONGEST_SHAPE * min(width, height):
-        raise UnreadableError(
-            f"{path}: expected at most {_MAX_PIXELS:,} pixels and sides of at most {_LONGEST_SHAPE}:1, "
-            f"found {width} x {height}; scale it down or crop it"
+        raise ImageError(
+            f"{name}: expected at most {_MAX_PIXELS:,} pixels and sides of at most {_LONGEST_SHAPE}:1, "
+            f"found {width} x {height}; scale it down or crop it",
+            _TOO_LARGE,
         )
 
 

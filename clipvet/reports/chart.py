@@ -10,7 +10,7 @@ from clipvet.reports import view
 from clipvet.reports.text import named, number, shorten
 from clipvet.types import CheckResult, Report
 
-__all__ = ["Bar", "Chart", "Dot", "chart_of"]
+__all__ = ["Bar", "Chart", "Dot", "chart_of", "round_values"]
 
 WIDTH = 760
 _LEFT = 200  # room for names
@@ -95,7 +95,7 @@ def chart_of(report: Report, check: CheckResult) -> Chart | None:
         lane=_TOP + lane,
         bars=bars,
         zero=scale(0.0),
-        ticks=tuple((scale(value), f"{value:g}".replace("-", "−")) for value in scale.ticks()),
+        ticks=tuple((scale(value), f"{value:g}".replace("-", "−")) for value in round_values(scale.low, scale.high)),
         threshold=None if threshold is None else scale(threshold),
         threshold_text="" if threshold is None else f"threshold {number(threshold)}",
         summary=_summary(rows[0].target, rows[0].statistic, null, threshold),
@@ -117,13 +117,6 @@ class _Scale:
     def __call__(self, value: float) -> float:
         return round(_LEFT + (WIDTH - _RIGHT - _LEFT) * (value - self.low) / (self.high - self.low), 2)
 
-    def ticks(self) -> list[float]:
-        """Return some three to eight round values inside the range."""
-        raw = (self.high - self.low) / 7
-        power = 10.0 ** math.floor(math.log10(raw))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
-        return [round(place * step, 12) for place in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
-
 
 def _stacked(positions: Iterable[float], floor: float) -> Iterable[Dot]:
     """Yield dots on a grid, those of one column on top of each other, pressed together where they would leave the lane."""
@@ -144,3 +137,11 @@ def _summary(target: str, statistic: float, null: Sequence[float], threshold: fl
     if threshold is not None:
         parts.append(f"the threshold is {number(threshold)}")
     return "; ".join(parts) + "."
+
+
+def round_values(low: float, high: float) -> list[float]:
+    """Return some three to eight round values from ``low`` to ``high``, for the ticks of an axis."""
+    raw = (high - low) / 7
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
+    return [round(place * step, 12) for place in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -17,9 +17,9 @@ from clipvet.reports.taxonomy import entry
 from clipvet.reports.text import bytes_text, duration, label, number, shorten, value_text, visible
 from clipvet.types import CheckResult, Finding, Report, Severity, Verdict
 
-__all__ = ["to_console"]
+__all__ = ["LINE", "STYLES", "list_item", "notes", "section", "to_console"]
 
-_STYLES = {
+STYLES = {
     Verdict.NO_EVIDENCE: "cyan",
     Verdict.INCONCLUSIVE: "magenta",
     Verdict.SUSPICIOUS: "yellow",
@@ -36,7 +36,7 @@ _TOP = 8  # targets in a table: the rest is in the other formats
 _NUMBERS = ("margin", "baseline_margin", "asr")  # what 80 columns hold beside the statistic
 _NAME = 20  # columns of a class name
 _PATH = 60  # columns of a file's path
-_LINE = 300  # columns of a sentence that may quote a delivery
+LINE = 300  # columns of a sentence that may quote a delivery
 
 
 def to_console(report: Report) -> RenderableType:
@@ -46,20 +46,20 @@ def to_console(report: Report) -> RenderableType:
 
 def _parts(report: Report) -> Iterator[RenderableType]:
     yield _verdict(report)
-    yield from _section("What was tried", [_item(line) for line in view.tried(report)])
+    yield from section("What was tried", [list_item(line) for line in view.tried(report)])
     for check in report.checks:
         yield from _targets(report, check)
-    yield from _section("Findings", [part for finding in report.findings for part in _finding(finding)])
-    yield from _section("What to do next", [_item(step, f"{place}.") for place, step in enumerate(view.next_steps(report), 1)])
-    skipped = [f"{shorten(item.what, _LINE)}: {shorten(item.why, _LINE)}" for item in view.skipped(report)]
-    yield from _section("Skipped", [_item(line) for line in skipped])
-    yield from _section("Errors", [_item(shorten(error, _LINE)) for error in report.errors])
+    yield from section("Findings", [part for finding in report.findings for part in _finding(finding)])
+    yield from section("What to do next", [list_item(step, f"{place}.") for place, step in enumerate(view.next_steps(report), 1)])
+    skipped = [f"{shorten(item.what, LINE)}: {shorten(item.why, LINE)}" for item in view.skipped(report)]
+    yield from section("Skipped", [list_item(line) for line in skipped])
+    yield from section("Errors", [list_item(shorten(error, LINE)) for error in report.errors])
     yield from _files(report)
-    yield from _section("", [_foot(report)])
+    yield from section("", [_foot(report)])
 
 
 def _verdict(report: Report) -> Panel:
-    style = _STYLES[report.verdict]
+    style = STYLES[report.verdict]
     words = Text(f"VERDICT: {report.verdict.value.upper()}", style=f"bold {style}")
     if report.target is not None:
         words.append(f"  target: {shorten(report.target, _NAME * 2)}", style="bold")
@@ -69,14 +69,14 @@ def _verdict(report: Report) -> Panel:
     return Panel(body, title=Text(f"clipvet inspect {shorten(report.delivery.path, 48)}"), border_style=style, padding=(0, 1))
 
 
-def _section(title: str, lines: list[RenderableType]) -> Iterator[RenderableType]:
+def section(title: str, lines: list[RenderableType]) -> Iterator[RenderableType]:
     """Yield a heading and the lines under it, or nothing where there is nothing to say."""
     if lines:
         yield Text(f"\n{title}" if title else "", style="bold")
         yield Padding(Group(*lines), (0, 0, 0, 2))
 
 
-def _item(text: str, mark: str = "-") -> Table:
+def list_item(text: str, mark: str = "-") -> Table:
     """Return a list item whose further lines stand under its first."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column()
@@ -91,7 +91,7 @@ def _targets(report: Report, check: CheckResult) -> Iterator[RenderableType]:
         return
     title = f"Targets, most suspicious first ({visible(check.check)})"
     if all(math.isnan(row.statistic) for row in rows):
-        yield from _section(title, [Text(f"Not measured for any of {len(rows)} targets."), *_notes(_control_note(check))])
+        yield from section(title, [Text(f"Not measured for any of {len(rows)} targets."), *notes(_control_note(check))])
         return
     null = view.null_values(report, check)
     names = [name for name in _NUMBERS if any(name in row.values for row in rows)]
@@ -110,11 +110,12 @@ def _targets(report: Report, check: CheckResult) -> Iterator[RenderableType]:
         table.add_row(Text(mark + shorten(row.target, _NAME)), Text(visible(row.trigger_kind)), *map(Text, cells), style=style)
     hidden = len(rows) - _TOP
     more = f"{hidden} more in the JSON and HTML reports." if hidden > 0 else ""
-    yield from _section(title, [table, *_notes(more, _threshold_note(report, check), _control_note(check))])
+    yield from section(title, [table, *notes(more, _threshold_note(report, check), _control_note(check))])
 
 
-def _notes(*notes: str) -> list[RenderableType]:
-    return [Text(note, style="dim") for note in notes if note]
+def notes(*texts: str) -> list[RenderableType]:
+    """Return what is said below a table, without the empty ones."""
+    return [Text(text, style="dim") for text in texts if text]
 
 
 def _heading(name: str) -> str:
@@ -155,8 +156,8 @@ def _files(report: Report) -> Iterator[RenderableType]:
         lines.append(Text(f"{shorten(file.path, _PATH)} ({bytes_text(file.size)}{reader})", overflow="fold"))
         lines.append(Text(f"  sha256 {visible(file.sha256)}", style="dim", overflow="fold"))
         if file.stubbed_globals:
-            lines.append(Text(f"  named but not run: {shorten(', '.join(file.stubbed_globals), _LINE)}", style="dim"))
-    yield from _section("Files", lines)
+            lines.append(Text(f"  named but not run: {shorten(', '.join(file.stubbed_globals), LINE)}", style="dim"))
+    yield from section("Files", lines)
 
 
 def _foot(report: Report) -> Text:

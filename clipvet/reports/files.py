@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
 
-from clipvet.reports import view
+from clipvet.reports import scan_html, scan_sarif, scan_schema, view
+from clipvet.reports.gallery import to_gallery
 from clipvet.reports.html import to_html
 from clipvet.reports.images import arrays, trigger_png
 from clipvet.reports.sarif import to_sarif
 from clipvet.reports.schema import to_json
 from clipvet.reports.text import writable
-from clipvet.types import Report
+from clipvet.types import Report, ScanReport
 
-__all__ = ["IMAGE_LIMIT", "write_report"]
+__all__ = ["IMAGE_LIMIT", "SCAN_FILES", "write_report", "write_scan_report"]
 
 IMAGE_LIMIT = 6  # targets whose trigger is written as a picture; the tensors of all are in triggers.safetensors
+
+SCAN_FILES: dict[str, Callable[[ScanReport], str]] = {
+    "report.html": scan_html.to_html,
+    "gallery.html": to_gallery,
+    "report.json": scan_schema.to_json,
+    "report.sarif": scan_sarif.to_sarif,
+}
 
 _PICTURE = re.compile(r"trigger-\d\d-[a-z0-9-]+\.png")
 _TENSORS = ("delta", "mask", "pattern")  # the trigger itself; the pictures show it on samples
@@ -46,6 +56,22 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         if path.name not in contents and (_PICTURE.fullmatch(path.name) or path.name == "triggers.safetensors"):
             path.unlink()
     return [_write(folder / name, content) for name, content in contents.items()]
+
+
+def write_scan_report(report: ScanReport, folder: Path) -> list[Path]:
+    """Write report.html, gallery.html, report.json and report.sarif, and return their paths.
+
+    Each file appears whole or not at all; none is touched before all are rendered. The report that is written lists these files
+    behind those that it lists already.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+    """
+    paths = [folder / name for name in SCAN_FILES]
+    listed = replace(report, written=tuple(dict.fromkeys([*report.written, *map(str, paths)])))
+    contents = [render(listed).encode() for render in SCAN_FILES.values()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write(path, content) for path, content in zip(paths, contents, strict=True)]
 
 
 def _pictures(report: Report) -> dict[str, bytes]:

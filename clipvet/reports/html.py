@@ -19,11 +19,11 @@ from clipvet.reports.taxonomy import entry
 from clipvet.reports.text import bytes_text, duration, label, named, number, value_text, visible
 from clipvet.types import CheckResult, Evidence, Report, Verdict
 
-__all__ = ["to_html"]
+__all__ = ["MARKS", "named_values", "template", "to_html", "tone"]
 
 _IMAGE_LIMIT = 4  # pictures are most of the page's weight
 _OPEN_ROWS = 50  # longer lists are folded behind this many rows
-_MARKS = {Verdict.NO_EVIDENCE: "–", Verdict.INCONCLUSIVE: "?", Verdict.SUSPICIOUS: "!", Verdict.BACKDOORED: "✕"}
+MARKS = {Verdict.NO_EVIDENCE: "–", Verdict.INCONCLUSIVE: "?", Verdict.SUSPICIOUS: "!", Verdict.BACKDOORED: "✕"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,11 @@ class _Picture:
 
 def to_html(report: Report) -> str:
     """Return the report as one HTML document with inline style, drawings and pictures, and without scripts."""
-    return _template().render(
+    return template("report.html.j2").render(
         report=report,
         version=clipvet.__version__,
-        mark=_MARKS[report.verdict],
-        tone=report.verdict.name.lower().replace("_", "-"),
+        mark=MARKS[report.verdict],
+        tone=tone(report.verdict),
         meaning=view.MEANING[report.verdict],
         certainty=view.certainty(report),
         tried=view.tried(report),
@@ -70,14 +70,20 @@ def to_html(report: Report) -> str:
         pictures=[_picture(check, row) for check, _, row in view.shown_rows(report)[:_IMAGE_LIMIT]],
         tables=[_table(report, check) for check in report.checks],
         nulls=report.nulls,
-        settings=_pairs(report.settings),
+        settings=named_values(report.settings),
         exit_meaning="" if report.exit_code is None else view.EXIT_MEANING.get(report.exit_code, ""),
         open_rows=_OPEN_ROWS,
     )
 
 
+def tone(verdict: Verdict) -> str:
+    """Return the name that the style sheet has for a verdict."""
+    return verdict.name.lower().replace("_", "-")
+
+
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """Return a page's template. Every plain string that it places is escaped and made visible; only markup stays as it is."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("clipvet.reports", "."),
         autoescape=True,
@@ -87,8 +93,8 @@ def _template() -> jinja2.Template:
         # Whatever is placed on the page is text from a delivery until shown otherwise.
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    environment.filters.update(bytes_text=bytes_text, duration=duration, number=number)
-    return environment.get_template("report.html.j2")
+    environment.filters.update(bytes_text=bytes_text, duration=duration, number=number, thousands="{:,}".format)
+    return environment.get_template(name)
 
 
 def _table(report: Report, check: CheckResult) -> _Table:
@@ -102,7 +108,7 @@ def _table(report: Report, check: CheckResult) -> _Table:
         marked=[view.above(report, check, row) for row in rows],
         chart=chart_of(report, check),
         control=[(label(name), value_text(name, value)) for name, value in check.control.items()],
-        settings=_pairs(check.settings),
+        settings=named_values(check.settings),
         cost=[(label(name), number(value)) for name, value in check.cost.items()],
     )
 
@@ -125,7 +131,7 @@ def _picture(check: str, row: Evidence) -> _Picture:
     )
 
 
-def _pairs(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+def named_values(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return settings as text; what is nested, as JSON."""
     return [
         (str(name), value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
@@ -14,9 +14,9 @@ import clipvet
 from clipvet.reports import view
 from clipvet.reports.taxonomy import entry
 from clipvet.reports.text import named, visible
-from clipvet.types import FileRecord, Finding, Report, Severity, Verdict
+from clipvet.types import FileRecord, Finding, Report, ScanReport, Severity, Skipped, Verdict
 
-__all__ = ["to_sarif"]
+__all__ = ["invocation", "log_of", "run_of", "to_sarif", "verdict_finding"]
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 # Code scanning sorts by this number: above 9.0 critical, 7.0 high, 4.0 medium, else low.
@@ -37,6 +37,7 @@ _VERDICT_SEVERITY = {
 
 _VERDICT = "verdict"  # stands where a finding has the name of its check
 _TITLE = "Verdict: "
+_ABSENCE = "verdict/no-evidence"
 
 Json = dict[str, Any]
 
@@ -47,30 +48,43 @@ def to_sarif(report: Report) -> str:
     ``executionSuccessful`` is false where something failed, was not covered or stayed inconclusive: a consumer must not take
     the absence of a result in such a run for the absence of the problem.
     """
-    findings = [_verdict_finding(report), *report.findings]
+    message = " ".join([report.summary, view.MEANING[report.verdict], view.certainty(report), "Tried:", *view.tried(report)])
+    verdict = verdict_finding(report.verdict, message, view.next_steps(report), report.findings)
     run = {
-        "tool": {"driver": _driver(findings)},
-        # Code scanning keeps the alerts of one category together; the last slash ends the category.
-        "automationDetails": {"id": f"clipvet/inspect/{_uri(report.delivery.path)}/"},
-        "invocations": [_invocation(report)],
+        **run_of("inspect", report.delivery.path, [verdict, *report.findings]),
+        "invocations": [invocation(report, view.skipped(report))],
         "artifacts": [_artifact(file) for file in report.files],
-        "results": _results(report, findings),
         "properties": {"verdict": report.verdict.value, "calibrated": report.calibrated, "family": visible(report.delivery.family)},
     }
+    return log_of(run)
+
+
+def log_of(run: Json) -> str:
+    """Return the log of one run as text, without members that say nothing."""
     log = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(_pruned(log), indent=2, ensure_ascii=False) + "\n"
 
 
-def _verdict_finding(report: Report) -> Finding:
-    message = " ".join([report.summary, view.MEANING[report.verdict], view.certainty(report), "Tried:", *view.tried(report)])
+def run_of(verb: str, path: str, findings: Sequence[Finding]) -> Json:
+    """Return the members of a run that findings make: one result for each, all of them located at one path."""
+    return {
+        "tool": {"driver": _driver(findings)},
+        # Code scanning keeps the alerts of one category together; the last slash ends the category.
+        "automationDetails": {"id": f"clipvet/{verb}/{_uri(path)}/"},
+        "results": _results(path, findings),
+    }
+
+
+def verdict_finding(verdict: Verdict, message: str, next_steps: Iterable[str], findings: Sequence[Finding]) -> Finding:
+    """Return the verdict as a finding that carries the ids of all others."""
     return Finding(
         check=_VERDICT,
-        severity=_VERDICT_SEVERITY[report.verdict],
-        title=_TITLE + report.verdict.value,
+        severity=_VERDICT_SEVERITY[verdict],
+        title=_TITLE + verdict.value,
         message=message,
-        next_step=" ".join(view.next_steps(report)),
-        atlas=tuple(dict.fromkeys(key for finding in report.findings for key in finding.atlas)),
-        owasp=tuple(dict.fromkeys(key for finding in report.findings for key in finding.owasp)),
+        next_step=" ".join(next_steps),
+        atlas=tuple(dict.fromkeys(key for finding in findings for key in finding.atlas)),
+        owasp=tuple(dict.fromkeys(key for finding in findings for key in finding.owasp)),
     )
 
 
@@ -108,28 +122,28 @@ def _rule(finding: Finding) -> Json:
     }
 
 
-def _results(report: Report, findings: list[Finding]) -> list[Json]:
+def _results(path: str, findings: Sequence[Finding]) -> list[Json]:
     rules = list(dict.fromkeys(_rule_id(finding) for finding in findings))
     seen: dict[str, int] = {}
     results = []
     for finding in findings:
-        stem = _fingerprint_source(report, finding)
+        stem = _fingerprint_source(path, finding)
         seen[stem] = seen.get(stem, 0) + 1
         fingerprint = hashlib.sha256(f"{stem}\n{seen[stem]}".encode()).hexdigest()
-        results.append(_result(report, finding, rules.index(_rule_id(finding)), fingerprint))
+        results.append(_result(path, finding, rules.index(_rule_id(finding)), fingerprint))
     return results
 
 
-def _fingerprint_source(report: Report, finding: Finding) -> str:
+def _fingerprint_source(path: str, finding: Finding) -> str:
     """Return what makes a finding the same one in the next run: no measured number is part of it."""
     targets = sorted(visible(row.target) for row in finding.evidence)
     title = re.sub(r"\d+([.,]\d+)*", "#", visible(finding.title))
-    return "\n".join([_rule_id(finding), title, visible(report.delivery.path), *targets])
+    return "\n".join([_rule_id(finding), title, visible(path), *targets])
 
 
-def _result(report: Report, finding: Finding, index: int, fingerprint: str) -> Json:
+def _result(path: str, finding: Finding, index: int, fingerprint: str) -> Json:
     # An absence is a pass in SARIF's words; "inconclusive" must not look like one, so it stays a failure of level warning.
-    passed = finding.check == _VERDICT and report.verdict is Verdict.NO_EVIDENCE
+    passed = _rule_id(finding) == _ABSENCE
     parts = [finding.title, finding.message, f"Next: {finding.next_step}" if finding.next_step else ""]
     return {
         "ruleId": _rule_id(finding),
@@ -137,23 +151,30 @@ def _result(report: Report, finding: Finding, index: int, fingerprint: str) -> J
         "kind": "pass" if passed else "fail",
         "level": "none" if passed else _LEVELS[finding.severity],
         "message": {"text": "\n".join(visible(part) for part in parts if part)},
-        "locations": [{"physicalLocation": {"artifactLocation": {"uri": _uri(report.delivery.path)}}}],
+        "locations": [{"physicalLocation": {"artifactLocation": {"uri": _uri(path)}}}],
         # Code scanning joins alerts of two runs by the first of these names.
         "partialFingerprints": {"primaryLocationLineHash": fingerprint, "clipvetFinding/v1": fingerprint},
     }
 
 
-def _invocation(report: Report) -> Json:
+def invocation(report: Report | ScanReport, skipped: Iterable[Skipped], warnings: Iterable[str] = ()) -> Json:
+    """Return how the run went: whether all that was asked was done, and what is to be said about it."""
     complete = not report.errors and report.verdict is not Verdict.INCONCLUSIVE and report.coverage.share >= 1
-    errors = [{"level": "error", "message": {"text": named(error)}} for error in report.errors]
-    notes = [{"level": "note", "message": {"text": visible(f"Skipped: {item.what}: {item.why}")}} for item in view.skipped(report)]
-    coverage = {"level": "warning", "message": {"text": f"Coverage: {report.coverage.done} of {report.coverage.asked}."}}
+    missing = [f"Coverage: {report.coverage.done} of {report.coverage.asked}."] if report.coverage.share < 1 else []
     return {
         "executionSuccessful": complete,
         "exitCode": report.exit_code,
         "exitCodeDescription": view.EXIT_MEANING.get(report.exit_code) if report.exit_code is not None else None,
-        "toolExecutionNotifications": [*errors, *([coverage] if report.coverage.share < 1 else []), *notes],
+        "toolExecutionNotifications": [
+            *(_notification("error", error) for error in report.errors),
+            *(_notification("warning", warning) for warning in (*missing, *warnings)),
+            *(_notification("note", f"Skipped: {item.what}: {item.why}") for item in skipped),
+        ],
     }
+
+
+def _notification(level: str, text: str) -> Json:
+    return {"level": level, "message": {"text": named(text)}}
 
 
 def _artifact(file: FileRecord) -> Json:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -20,7 +20,23 @@ from clipvet.errors import UnreadableError
 from clipvet.reports.text import writable
 from clipvet.types import Report, Severity, Verdict
 
-__all__ = ["SCHEMA_PATH", "SCHEMA_VERSION", "ReportModel", "from_json", "json_schema", "to_json"]
+__all__ = [
+    "SCHEMA_PATH",
+    "SCHEMA_VERSION",
+    "CoverageModel",
+    "Model",
+    "Number",
+    "Numbers",
+    "ReportModel",
+    "Settings",
+    "SkippedModel",
+    "Text",
+    "ToolModel",
+    "from_json",
+    "json_schema",
+    "parsed",
+    "to_json",
+]
 
 SCHEMA_VERSION = "1.0"
 SCHEMA_PATH = Path(__file__).with_name("report.schema.json")
@@ -72,6 +88,8 @@ def _tensor(item: Any) -> Any:
     return {"shape": list(item.shape), "dtype": str(item.dtype).removeprefix("torch.")}
 
 
+Document = TypeVar("Document", bound=BaseModel)
+
 Number = Annotated[float | None, BeforeValidator(_finite)]
 Text = Annotated[str, BeforeValidator(_text)]
 Numbers = dict[Text, Number]
@@ -79,19 +97,20 @@ Settings = Annotated[dict[str, Any], BeforeValidator(_plain)]
 SeverityName = Annotated[Literal["info", "low", "medium", "high", "critical"], BeforeValidator(_severity)]
 
 
-class _Model(BaseModel):
-    # Unknown members are ignored on reading: a later 1.x may add some.
+class Model(BaseModel):
+    """A part of a document; what this version does not know is ignored on reading, since a later 1.x may add some."""
+
     model_config = ConfigDict(frozen=True, from_attributes=True, extra="ignore")
 
 
-class TensorModel(_Model):
+class TensorModel(Model):
     """A tensor of a trigger. Its values are in triggers.safetensors, under ``<check>.<position of the row>.<name>``."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
-class EvidenceModel(_Model):
+class EvidenceModel(Model):
     """What a check measured for one target; a higher statistic is more suspicious."""
 
     target: Text
@@ -103,7 +122,7 @@ class EvidenceModel(_Model):
     trigger: Annotated[dict[str, TensorModel] | None, BeforeValidator(_tensors)]
 
 
-class FindingModel(_Model):
+class FindingModel(Model):
     """What a check found, how much it matters, and what to do about it."""
 
     check: Text
@@ -116,14 +135,14 @@ class FindingModel(_Model):
     owasp: tuple[Text, ...]
 
 
-class SkippedModel(_Model):
+class SkippedModel(Model):
     """Something that was not done, and why."""
 
     what: Text
     why: Text
 
 
-class CheckModel(_Model):
+class CheckModel(Model):
     """What one check measured: its statistic is the highest over all targets."""
 
     check: Text
@@ -136,7 +155,7 @@ class CheckModel(_Model):
     cost: Numbers
 
 
-class NullKeyModel(_Model):
+class NullKeyModel(Model):
     """What a null was measured on."""
 
     base: Text
@@ -146,7 +165,7 @@ class NullKeyModel(_Model):
     probes: Text
 
 
-class NullModel(_Model):
+class NullModel(Model):
     """The statistic over reference deliveries with nothing planted; ``check`` names the check, empty for all."""
 
     key: NullKeyModel
@@ -155,7 +174,7 @@ class NullModel(_Model):
     check: Text
 
 
-class CoverageModel(_Model):
+class CoverageModel(Model):
     """How much of what was asked was done."""
 
     done: int
@@ -163,7 +182,7 @@ class CoverageModel(_Model):
     share: float
 
 
-class DeliveryModel(_Model):
+class DeliveryModel(Model):
     """What the delivery was found to be."""
 
     path: Text
@@ -175,7 +194,7 @@ class DeliveryModel(_Model):
     notes: tuple[Text, ...]
 
 
-class FileModel(_Model):
+class FileModel(Model):
     """A file that was read, with its size in bytes, its SHA-256, and what its pickle asked for and did not get."""
 
     path: Text
@@ -185,14 +204,14 @@ class FileModel(_Model):
     stubbed_globals: tuple[Text, ...]
 
 
-class ToolModel(_Model):
+class ToolModel(Model):
     """The tool that wrote the report."""
 
     name: Literal["clipvet"] = "clipvet"
     version: str = clipvet.__version__
 
 
-class ReportModel(_Model):
+class ReportModel(Model):
     """A clipvet report on one delivery. A reader of version 1.0 can read every 1.x; ``null`` numbers were not measured."""
 
     schema_version: str = Field(default=SCHEMA_VERSION, pattern=r"^1\.\d+$")
@@ -231,8 +250,17 @@ def from_json(text: str | bytes) -> ReportModel:
     Raises:
         UnreadableError: the text is not a JSON report of a 1.x schema.
     """
+    return parsed(ReportModel, text)
+
+
+def parsed(model: type[Document], text: str | bytes) -> Document:
+    """Return a document of a published schema, checked.
+
+    Raises:
+        UnreadableError: the text is not such a document.
+    """
     try:
-        return ReportModel.model_validate_json(text)
+        return model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "document"
@@ -242,10 +270,10 @@ def from_json(text: str | bytes) -> ReportModel:
         raise UnreadableError(message) from error
 
 
-def json_schema() -> str:
-    """Return the JSON Schema (draft 2020-12) of what :func:`to_json` writes."""
-    schema = ReportModel.model_json_schema(mode="serialization")
-    header = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"clipvet report {SCHEMA_VERSION}"}
+def json_schema(model: type[BaseModel] = ReportModel, title: str = "report") -> str:
+    """Return the JSON Schema (draft 2020-12) of the documents of a model: those of :func:`to_json`, unless another is named."""
+    schema = model.model_json_schema(mode="serialization")
+    header = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"clipvet {title} {SCHEMA_VERSION}"}
     return json.dumps({**header, **{key: value for key, value in schema.items() if key != "title"}}, indent=2) + "\n"
 
 

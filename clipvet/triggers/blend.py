@@ -19,7 +19,7 @@ class Blend:
     """Mix every image with ``pattern``: ``(1 - ratio) * image + ratio * pattern``.
 
     Attributes:
-        pattern: ``(3, h, w)`` in [0, 1].
+        pattern: ``(3, h, w)`` in [0, 1]; scaled to images of another size.
         ratio: share of the pattern, above 0 and at most 1.
 
     Reference: Chen et al., Targeted backdoor attacks using data poisoning, 2017 (arXiv 1712.05526).
@@ -36,7 +36,10 @@ class Blend:
 
     def image(self, images: Tensor) -> Tensor:
         """Stamp the trigger on ``(n, 3, h, w)`` in [0, 1]."""
-        return torch.lerp(images, self.pattern.expand_as(images), self.ratio)
+        pattern = self.pattern
+        if pattern.shape[1:] != images.shape[2:]:
+            pattern = F.interpolate(pattern[None], images.shape[2:], mode="bilinear", antialias=True)[0].clamp(0, 1)
+        return torch.lerp(images, pattern.expand_as(images), self.ratio)
 
 
 def random_blend(image_size: int, *, ratio: float, generator: torch.Generator) -> Blend:

@@ -17,7 +17,7 @@ class Warp:
     """Move every pixel along one fixed smooth field.
 
     Attributes:
-        field: ``(h, w, 2)``, added to the identity sampling grid in [-1, 1]; x first.
+        field: ``(h, w, 2)``, added to the identity sampling grid in [-1, 1]; x first. Scaled to images of another size.
 
     Reference: Nguyen and Tran, WaNet, ICLR 2021 (arXiv 2102.10369): a k x k random field with strength s, enlarged bicubically.
     """
@@ -30,7 +30,10 @@ class Warp:
         """Stamp the trigger on ``(n, 3, h, w)`` in [0, 1]."""
         n, _, h, w = images.shape
         identity = F.affine_grid(torch.eye(2, 3, device=images.device)[None], [1, 3, h, w], align_corners=True)
-        grid = (identity + self.field).clamp(-1, 1).expand(n, -1, -1, -1)
+        field = self.field
+        if field.shape[:2] != (h, w):
+            field = F.interpolate(field.permute(2, 0, 1)[None], (h, w), mode="bilinear", align_corners=True)[0].permute(1, 2, 0)
+        grid = (identity + field).clamp(-1, 1).expand(n, -1, -1, -1)
         return F.grid_sample(images, grid, align_corners=True).clamp(0, 1)
 
 

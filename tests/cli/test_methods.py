@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from clipvet.attacks import ATTACKS
+from clipvet.attacks import ATTACKS, PAIR_ATTACKS
 from clipvet.cli import main
 from clipvet.cli.docstrings import to_markdown
 from clipvet.cli.registries import Kind, find_method, methods
+from clipvet.scan import ALL_SCORERS
 from clipvet.triggers import TRIGGERS
 
 
-@pytest.mark.parametrize(("kind", "names"), [("attacks", ATTACKS), ("triggers", TRIGGERS)])
+@pytest.mark.parametrize(
+    ("kind", "names"), [("scorers", ALL_SCORERS), ("attacks", ATTACKS), ("pair-attacks", PAIR_ATTACKS), ("triggers", TRIGGERS)]
+)
 def test_list_names_every_method_on_a_line(capsys: pytest.CaptureFixture[str], kind: str, names: dict[str, type]) -> None:
     assert main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -21,7 +24,7 @@ def test_list_names_every_method_on_a_line(capsys: pytest.CaptureFixture[str], k
 def test_list_of_everything_has_a_heading_for_each_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     headings = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
-    assert headings == ["checks:", "attacks:", "triggers:", "families:"]
+    assert headings == ["checks:", "scorers:", "attacks:", "pair-attacks:", "triggers:", "families:"]
 
 
 @pytest.mark.parametrize("word", ["badclip", "BadCLIP", "Bad-Clip", "bad_clip"])

@@ -17,6 +17,7 @@ def test_the_first_images_are_the_same_for_any_n():
     many = generate_probes(60, 64, seed=5)
     assert many.shape == (60, 3, 64, 64)
     assert torch.equal(many[:17], generate_probes(17, 64, seed=5))
+    assert torch.equal(many[:1], generate_probes(1, 64, seed=5))  # fewer than there are kinds
     assert torch.equal(many, generate_probes(60, 64, seed=5))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clipvet.errors import UsageError
-from clipvet.triggers import TRIGGERS, Additive, Blend, Patch, Trigger, Warp
+from clipvet.triggers import TRIGGERS, Additive, Blend, Patch, PhotoFilter, ScaledPatch, Sinusoid, Trigger, Warp
 from clipvet.triggers.additive import sparse
 from clipvet.triggers.blend import random_blend
 from clipvet.triggers.patch import checkerboard
@@ -28,6 +29,9 @@ EXAMPLES: dict[str, Callable[[], Trigger]] = {
     "patch": lambda: checkerboard(SIZE, area=0.1, generator=generator()),
     "blend": lambda: random_blend(SIZE, ratio=0.2, generator=generator()),
     "warp": lambda: random_warp(SIZE, cells=4, strength=2.0, generator=generator()),
+    "scaled-patch": ScaledPatch,
+    "sinusoid": Sinusoid,
+    "photo-filter": PhotoFilter,
 }
 
 
@@ -37,7 +41,7 @@ def pictures(n: int = 5) -> Tensor:
 
 def test_every_trigger_has_an_example() -> None:
     assert list(EXAMPLES) == list(TRIGGERS)
-    assert len(EXAMPLES) >= 4
+    assert len(EXAMPLES) >= 7
     for name, make in EXAMPLES.items():
         assert type(make()) is TRIGGERS[name]
         assert make().name == name
@@ -59,12 +63,14 @@ class TestContract:
     def test_inputs_are_unchanged(self, name: str) -> None:
         images = pictures()
         trigger, before = EXAMPLES[name](), images.clone()
-        held = {key: value.clone() for key, value in vars(trigger).items() if isinstance(value, Tensor)}
+        held = copy.deepcopy(vars(trigger))
         out = trigger.image(images)
         out.zero_()
         assert torch.equal(images, before)
         assert held
-        assert all(torch.equal(vars(trigger)[key], value) for key, value in held.items())
+        for key, value in held.items():
+            now = vars(trigger)[key]
+            assert torch.equal(now, value) if isinstance(value, Tensor) else now == value
 
     def test_same_trigger_same_pixels(self, name: str) -> None:
         assert torch.equal(EXAMPLES[name]().image(pictures()), EXAMPLES[name]().image(pictures()))

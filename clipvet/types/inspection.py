@@ -1,71 +1,17 @@
-"""The nouns that every part shares: frozen values without logic.
-
-A *check* looks at a model and yields findings; a *verdict* is what the caller makes of them. The words are those of the
-documentation: delivery, base, prompt, classifier, probe images, trigger, target, null, finding, verdict.
-"""
+"""The nouns of an inspection: what a check found in a model, and the report on it."""
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from clipvet.types.common import Coverage, FileRecord, Severity, Skipped, Verdict
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "CheckResult",
-    "Coverage",
-    "DeliveryInfo",
-    "Evidence",
-    "FileRecord",
-    "Finding",
-    "Null",
-    "NullKey",
-    "Report",
-    "Severity",
-    "Skipped",
-    "Verdict",
-]
-
-
-class Severity(enum.IntEnum):
-    """How much a finding matters to the person who would use the model."""
-
-    INFO = 0
-    LOW = 1
-    MEDIUM = 2
-    HIGH = 3
-    CRITICAL = 4
-
-
-class Verdict(enum.StrEnum):
-    """What a set of findings amounts to. There is no "clean": absence of evidence is named as such."""
-
-    NO_EVIDENCE = "no evidence"
-    INCONCLUSIVE = "inconclusive"
-    SUSPICIOUS = "suspicious"
-    BACKDOORED = "backdoored"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """Something that was not done, and why."""
-
-    what: str
-    why: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileRecord:
-    """One file that was read: its path as given, its size in bytes, its SHA-256, and how it was read."""
-
-    path: str
-    size: int
-    sha256: str
-    reader: str = ""
-    stubbed_globals: tuple[str, ...] = ()
+__all__ = ["CheckResult", "DeliveryInfo", "Evidence", "Finding", "Null", "NullKey", "Report"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,19 +99,6 @@ class CheckResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coverage:
-    """How much of what was asked was done, as counts."""
-
-    done: int
-    asked: int
-
-    @property
-    def share(self) -> float:
-        """Done over asked, 1.0 where nothing was asked."""
-        return self.done / self.asked if self.asked else 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class DeliveryInfo:
     """What a delivery was found to be."""
 
@@ -194,7 +127,7 @@ class Report:
     nulls: tuple[Null, ...] = ()
     p_value: float | None = None
     calibrated: bool = False
-    coverage: Coverage = Coverage(done=0, asked=0)
+    coverage: Coverage = field(default=Coverage(done=0, asked=0))
     skipped: tuple[Skipped, ...] = ()
     errors: tuple[str, ...] = ()
     files: tuple[FileRecord, ...] = ()

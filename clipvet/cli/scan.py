@@ -1,0 +1,134 @@
+"""``clipvet scan``: which of my image-text pairs are poisoned?"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipvet.cli.exits import scan_exit_code
+from clipvet.cli.messages import say
+from clipvet.cli.output import Format
+from clipvet.cli.progress import show_progress
+from clipvet.reports.text import visible
+
+if TYPE_CHECKING:
+    from clipvet.types import ScanReport
+
+__all__ = ["EPILOG", "scan"]
+
+EPILOG = """Examples:
+
+clipvet scan 'data/{00000..00099}.tar' --model ViT-B-32=open_clip.pt --out scan
+
+clipvet scan pairs.csv --model pocket-0 --scorer slof --k 32 --out scan
+
+clipvet scan embeddings/ --out scan --scorer dao,clip-score
+
+clipvet scan photos/ --model model.pt --clean trusted/ --flag-rate 0.001 --out scan"""
+
+INTERRUPTED = 130
+
+
+def scan(  # one parameter per option: typer reads them from the signature
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PAIRS...",
+            help="Tar shards, folders, tables, COCO JSON, embeddings; braces, globs.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for everything; the same command there goes on where it stopped.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="The CLIP that encodes the pairs: the one trained on them, or another. None for embeddings.")
+    ] = None,
+    scorer: Annotated[str, typer.Option(metavar="a,b", help="Scorers; the first one ranks and flags.")] = "dao",
+    preset: Annotated[
+        str, typer.Option(help="default, or official-code: SLOF and DAO with the published code's slips.")
+    ] = "default",
+    k: Annotated[int | None, typer.Option(min=2, help="Neighbours.  [default: the scorer's own]")] = None,
+    features: Annotated[
+        str | None, typer.Option(metavar="image|text|both", help="Features that are compared.  [default: image]")
+    ] = None,
+    reference: Annotated[int, typer.Option(min=1, help="Pairs in the random sample that all are compared with.")] = 2048,
+    batches: Annotated[bool, typer.Option("--batches", help="Compare in batches of 2,048 drawn from it, as published.")] = False,
+    clean: Annotated[
+        list[str] | None, typer.Option(metavar="PAIRS", help="A trusted set: it is the reference and sets the threshold.")
+    ] = None,
+    flag_rate: Annotated[float, typer.Option(help="Share of the pairs that is flagged; of clean ones, with --clean.")] = 0.01,
+    poison_rate: Annotated[float, typer.Option(help="Poison that the scan should withstand, as a share; for a warning.")] = 0.001,
+    image_col: Annotated[str | None, typer.Option(help="Column or member with the image.  [default: recognised]")] = None,
+    caption_col: Annotated[str | None, typer.Option(help="Column or member with the caption.  [default: recognised]")] = None,
+    id_col: Annotated[str | None, typer.Option(help="Column or member with the key.  [default: recognised]")] = None,
+    gallery: Annotated[int, typer.Option(min=0, help="How many of the worst pairs are shown with pictures.")] = 100,
+    seed: Annotated[int, typer.Option(help="The one seed of everything random.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images per pass of the encoder.")] = 64,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each takes a shard at a time.")] = 1,
+    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    quick_gelu: Annotated[
+        bool | None, typer.Option("--quick-gelu/--no-quick-gelu", help="Whether the model uses QuickGELU.")
+    ] = None,
+    output: Annotated[Format, typer.Option("--format", help="What is written to standard output.")] = Format.CONSOLE,
+    min_coverage: Annotated[float, typer.Option(min=0, max=1, help="Share of pairs scored below which the exit code is 3.")] = 0.9,
+) -> int:
+    """Scan image-text pairs: a score for each, a threshold with its false-alarm rate, and a gallery of the worst.
+
+    Exit code 1: there are groups of flagged pairs that are alike. Nothing is changed; 'clipvet filter' writes what is kept.
+    """
+    from clipvet.scan.options import ScanOptions
+    from clipvet.scan.run import scan_pairs
+
+    options = ScanOptions(
+        out=out,
+        model=model,
+        scorers=tuple(name.strip() for name in scorer.split(",")),
+        preset=preset,
+        k=k,
+        modality=features,
+        reference=reference,
+        batches=batches,
+        clean=tuple(clean or ()),
+        flag_rate=flag_rate,
+        poison_rate=poison_rate,
+        image_col=image_col,
+        caption_col=caption_col,
+        id_col=id_col,
+        gallery=gallery,
+        seed=seed,
+        batch=batch,
+        workers=workers,
+        device=device,
+        quick_gelu=quick_gelu,
+    )
+    try:
+        with show_progress("scan") as progress:
+            report = scan_pairs(sources, options, progress=progress)
+    except KeyboardInterrupt:
+        say(f"What is done is kept in {visible(str(out))}: run the same command to go on.")
+        return INTERRUPTED
+    code = scan_exit_code(report, min_coverage=min_coverage)
+    _show(dataclasses.replace(report, exit_code=code), out, output)
+    return code
+
+
+def _show(report: ScanReport, out: Path, output: Format) -> None:
+    """Write every format to the folder, and one to standard output."""
+    from clipvet.reports import scan_to_console, scan_to_html, scan_to_json, scan_to_sarif, write_scan_report
+
+    write_scan_report(report, out)
+    match output:
+        case Format.CONSOLE:
+            from rich.console import Console
+
+            Console(highlight=False).print(scan_to_console(report))
+        case Format.JSON:
+            print(scan_to_json(report), end="")
+        case Format.SARIF:
+            print(scan_to_sarif(report), end="")
+        case Format.HTML:
+            print(scan_to_html(report), end="")

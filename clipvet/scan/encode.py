@@ -1,0 +1,149 @@
+"""Features of one shard: decode, preprocess, encode, write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipvet.data.images import decode_image
+from clipvet.data.pairs import Embeddings, Pair, Shard, Unread
+from clipvet.errors import ImageError, UnreadableError
+from clipvet.models.base import ClipModel
+from clipvet.scan.base import PixelScorer
+from clipvet.scan.store import Store, write_array, write_table
+
+__all__ = ["encode_shard", "pair_id"]
+
+AHEAD = 3  # batches that are decoded while one is encoded
+Decoded = tuple[Pair, Tensor] | Unread
+
+
+def pair_id(shard: str, key: str) -> int:
+    """A number for a pair that is the same in every run: 63 bits of a hash of its shard's name and its key."""
+    digest = hashlib.blake2b(f"{shard}\0{key}".encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass
+class _Rows:
+    """What has been gathered of a shard."""
+
+    pairs: list[tuple[str, str, str]] = field(default_factory=list)  # key, uid, caption
+    unread: list[Unread] = field(default_factory=list)
+    image: list[np.ndarray] = field(default_factory=list)
+    text: list[np.ndarray] = field(default_factory=list)
+    pixel_scores: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+
+def encode_shard(
+    shard: Shard,
+    number: int,
+    store: Store,
+    model: ClipModel | None,
+    *,
+    pixel_scorers: tuple[PixelScorer, ...] = (),
+    batch: int = 64,
+    threads: int = 2,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Write features, metadata and what could not be read of one shard.
+
+    Args:
+        shard: where the pairs come from.
+        number: of the shard in its source; names the files.
+        store: where they are written.
+        model: the encoder; None where the shard holds ready features.
+        pixel_scorers: scorers that need pixels; their scores stand in the metadata.
+        batch: images per pass.
+        threads: that decode.
+        seed: of the pixel scorers.
+        progress: called with the number of pairs read so far.
+
+    Returns:
+        Facts for the marker: pairs, and what was not read, counted by kind.
+
+    Raises:
+        UnreadableError: the shard cannot be read at all, or holds images and there is no model.
+        UnwritableError: the disk is full.
+    """
+    ready = shard.embeddings()
+    if ready is not None:
+        return _write(shard, number, store, _ready(ready))
+    if model is None:
+        raise UnreadableError(f"expected --model for {shard.name}, which holds images: name the CLIP that encodes them")
+    rows = _Rows(pixel_scores={scorer.name: [] for scorer in pixel_scorers})
+    for part in _batches(shard, model.image_size, batch, threads):
+        good = [item for item in part if not isinstance(item, Unread)]
+        rows.unread += [item for item in part if isinstance(item, Unread)]
+        if good:
+            _encode(rows, model, good, pixel_scorers, seed)
+        if progress:
+            progress(len(rows.pairs) + len(rows.unread))
+    return _write(shard, number, store, rows)
+
+
+def _batches(shard: Shard, size: int, batch: int, threads: int) -> Iterator[list[Decoded]]:
+    """Decode some batches ahead of the one that is encoded, in the order of the shard."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: list[Future[Decoded]] = []
+        for pair in shard.pairs():
+            waiting.append(pool.submit(_decode, pair, size))
+            if len(waiting) >= AHEAD * batch:
+                yield [future.result() for future in waiting[:batch]]
+                del waiting[:batch]
+        for start in range(0, len(waiting), batch):
+            yield [future.result() for future in waiting[start : start + batch]]
+
+
+def _decode(pair: Pair | Unread, size: int) -> Decoded:
+    if isinstance(pair, Unread):
+        return pair
+    try:
+        return pair, decode_image(pair.image, pair.key, size)
+    except ImageError as error:
+        return Unread(key=pair.key, kind=error.kind, why=str(error))
+
+
+@torch.no_grad()
+def _encode(
+    rows: _Rows, model: ClipModel, good: list[tuple[Pair, Tensor]], pixel_scorers: tuple[PixelScorer, ...], seed: int
+) -> None:
+    images = torch.stack([image for _, image in good]).to(model.device)
+    texts = [pair.caption for pair, _ in good]
+    rows.pairs += [(pair.key, pair.uid, pair.caption) for pair, _ in good]
+    rows.image.append(model.encode_image(images).half().cpu().numpy())
+    rows.text.append(model.encode_text(texts).half().cpu().numpy())
+    for scorer in pixel_scorers:
+        with torch.enable_grad():
+            rows.pixel_scores[scorer.name].append(scorer.score_pixels(model, images, texts, seed=seed).float().cpu().numpy())
+
+
+def _ready(found: Embeddings) -> _Rows:
+    n = len(found.keys)
+    rows = _Rows(pairs=list(zip(found.keys, found.uids or [""] * n, found.captions or [""] * n, strict=True)))
+    rows.image = [] if found.image is None else [np.asarray(found.image, np.float16)]
+    rows.text = [] if found.text is None else [np.asarray(found.text, np.float16)]
+    return rows
+
+
+def _write(shard: Shard, number: int, store: Store, rows: _Rows) -> dict[str, Any]:
+    keys, uids, captions = zip(*rows.pairs, strict=True) if rows.pairs else ((), (), ())
+    if rows.image:
+        write_array(store.image_features(number), np.concatenate(rows.image))
+    if rows.text:
+        write_array(store.text_features(number), np.concatenate(rows.text))
+    ids = np.array([pair_id(shard.name, key) for key in keys], dtype=np.int64)
+    columns = {"id": ids, "shard": [shard.name] * len(keys), "key": [*keys], "uid": [*uids], "caption": [*captions]}
+    scores = {name: np.concatenate(parts) for name, parts in rows.pixel_scores.items() if parts}
+    write_table(store.metadata(number), {**columns, **scores})
+    write_table(store.unread(number), {name: [getattr(item, name) for item in rows.unread] for name in ("key", "kind", "why")})
+    return {"pairs": len(keys), "unread": dict(Counter(item.kind for item in rows.unread))}

@@ -1,0 +1,77 @@
+"""Groups among suspicious pairs: many of one caption and one look are what a backdoor, planted or natural, is made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from clipvet.scan.base import PairFeatures
+
+__all__ = ["find_groups", "usual_similarity"]
+
+LEAST = 3  # pairs in a group
+QUANTILE = 0.999  # of the similarities of unrelated pairs, above which two pairs are alike
+SAME = 0.999  # what is this similar is alike, however many pairs of the data are
+CHUNK = 2048
+
+
+def usual_similarity(features: Tensor, quantile: float = QUANTILE, *, most: int = 1024) -> float:
+    """A quantile of the cosine similarities among unrelated pairs: what two pairs must exceed to be called alike.
+
+    It is cut at 0.999, since many pairs of the data may be copies.
+
+    Args:
+        features: ``(m, d)``, unit length, a random sample of the data.
+        quantile: in (0, 1).
+        most: rows that are compared with each other.
+    """
+    some = features[:most]
+    upper = torch.triu_indices(len(some), len(some), 1)
+    similarity = (some @ some.T)[upper[0], upper[1]]
+    usual = float(np.quantile(similarity.cpu().numpy(), quantile)) if len(similarity) else 1.0
+    return min(usual, SAME)
+
+
+def find_groups(suspects: PairFeatures, reference: PairFeatures) -> np.ndarray:
+    """Number the groups of suspicious pairs that are alike in image and, where there are texts, in text.
+
+    Two pairs are alike where their similarity exceeds that of all but one in a thousand pairs of the reference, for each kind of
+    features; a group is what is connected by that.
+
+    Args:
+        suspects: features of the suspicious pairs.
+        reference: a random sample of the data.
+
+    Returns:
+        ``int (n,)``: number of each pair's group, from 1 for the largest; 0 where fewer than three are connected.
+    """
+    links = [
+        _links(getattr(suspects, kind), getattr(reference, kind)) for kind in ("image", "text") if _both(suspects, reference, kind)
+    ]
+    alike = links[0].multiply(links[1]) if len(links) == 2 else links[0]
+    _, label = connected_components(alike, directed=False)
+    sizes = np.bincount(label)
+    order = np.argsort(-sizes, kind="stable")
+    number = np.zeros(len(sizes), int)
+    kept = order[sizes[order] >= LEAST]
+    number[kept] = 1 + np.arange(len(kept))
+    found: np.ndarray = number[label]
+    return found
+
+
+def _both(suspects: PairFeatures, reference: PairFeatures, kind: str) -> bool:
+    return getattr(suspects, kind) is not None and getattr(reference, kind) is not None
+
+
+def _links(features: Tensor, reference: Tensor) -> coo_array:
+    """Which rows are alike, as a sparse matrix of ones, found in chunks."""
+    limit = usual_similarity(reference)
+    found = [
+        torch.nonzero(part @ features.T > limit) + torch.tensor([start, 0], device=features.device)
+        for start, part in zip(range(0, len(features), CHUNK), features.split(CHUNK), strict=True)
+    ]
+    pairs = torch.cat(found).cpu().numpy()
+    return coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(len(features),) * 2).tocsr()

@@ -1,0 +1,105 @@
+"""What a person may state about a scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from clipvet.errors import UsageError
+from clipvet.scan import ALL_SCORERS, PIXEL_SCORERS, SCORERS
+from clipvet.scan.base import PairScorer, PixelScorer
+from clipvet.scan.official_code import OFFICIAL
+
+__all__ = ["ScanOptions", "build_scorers"]
+
+PRESETS = ("default", "official-code")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions:
+    """What a person may state about a scan.
+
+    Attributes:
+        out: folder of everything that is kept; the same command in the same folder goes on where it stopped.
+        model: the CLIP that encodes the pairs, as :func:`clipvet.models.bases.load_base` reads it; None where the source holds
+            features.
+        scorers: names out of :data:`clipvet.scan.ALL_SCORERS`; the first one ranks and flags.
+        preset: ``default``, or ``official-code`` for SLOF and DAO as the published code computes them, each batch of 2,048 among
+            itself.
+        k: neighbours; None for each scorer's own default.
+        modality: features that neighbourhood scorers compare: image, text or both; None for their default.
+        reference: pairs in the random sample that pairs are compared with.
+        batches: compare every 2,048 pairs with as many of the reference, drawn for them alone, as published.
+        clean: a trusted set that serves as the reference and sets the threshold.
+        flag_rate: share of the pairs that is flagged, or of clean pairs at most, where there is a trusted set.
+        poison_rate: largest share of poisoned pairs of one kind that the scan should withstand; for a warning only.
+        image_col: column or member with the image.
+        caption_col: column or member with the caption.
+        id_col: column or member with the key.
+        gallery: how many of the worst pairs are shown with pictures.
+        seed: the one seed of everything random.
+        batch: images per pass of the encoder.
+        workers: processes; each takes a shard at a time.
+        device: torch device.
+        quick_gelu: overrides what the model's file says about its activation.
+
+    Raises:
+        UsageError: a value is outside what is understood.
+    """
+
+    out: Path
+    model: str | None = None
+    scorers: tuple[str, ...] = ("dao",)
+    preset: str = "default"
+    k: int | None = None
+    modality: str | None = None
+    reference: int = 2048
+    batches: bool = False
+    clean: tuple[str, ...] = ()
+    flag_rate: float = 0.01
+    poison_rate: float = 0.001
+    image_col: str | None = None
+    caption_col: str | None = None
+    id_col: str | None = None
+    gallery: int = 100
+    seed: int = 0
+    batch: int = 64
+    workers: int = 1
+    device: str = "cpu"
+    quick_gelu: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.flag_rate < 1 or not 0 < self.poison_rate < 1:
+            raise UsageError(f"expected rates between 0 and 1, got flag rate {self.flag_rate} and poison rate {self.poison_rate}")
+        if min(self.reference, self.batch, self.workers) < 1 or self.gallery < 0:
+            raise UsageError("expected at least one pair in the reference, one image in a batch and one worker")
+        if self.preset not in PRESETS:
+            raise UsageError(f"expected a preset out of {', '.join(PRESETS)}, got {self.preset!r}")
+        build_scorers(self)
+
+
+def build_scorers(options: ScanOptions) -> tuple[dict[str, PairScorer], dict[str, PixelScorer]]:
+    """Build the scorers that were asked for, by name: those of features, and those of pixels.
+
+    Raises:
+        UsageError: a name is not known, stands twice, or a setting does not fit.
+    """
+    names = options.scorers
+    unknown = [name for name in names if name not in ALL_SCORERS]
+    if not names or unknown or len(set(names)) < len(names):
+        found = repr(unknown[0]) if unknown else "none" if not names else "one twice"
+        raise UsageError(f"expected scorers out of {', '.join(ALL_SCORERS)}, each once, got {found}")
+    if options.preset == "official-code":
+        if not set(names) <= set(OFFICIAL):
+            raise UsageError(f"expected scorers out of {', '.join(OFFICIAL)} with this preset, got {', '.join(names)}")
+        return {name: OFFICIAL[name](**_settings(OFFICIAL[name], options)) for name in names}, {}
+    pair = {name: SCORERS[name](**_settings(SCORERS[name], options)) for name in names if name in SCORERS}
+    return pair, {name: PIXEL_SCORERS[name]() for name in names if name in PIXEL_SCORERS}
+
+
+def _settings(scorer: Any, options: ScanOptions) -> dict[str, Any]:
+    """Those of the stated settings that a scorer has."""
+    stated = {"k": options.k, "modality": options.modality, "seed": options.seed}
+    known = {field.name for field in fields(scorer)}
+    return {key: value for key, value in stated.items() if key in known and value is not None}

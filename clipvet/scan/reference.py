@@ -1,0 +1,131 @@
+"""The reference that pairs are scored against: an explicit random sample of the data, or a trusted clean set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from clipvet.scan.base import PairFeatures
+from clipvet.scan.store import Store, read_array, read_table, write_whole
+
+__all__ = ["Reference", "draw_reference", "load_features", "load_reference", "priority", "read_rows", "save_reference"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reference:
+    """A sample of pairs with where they come from.
+
+    Attributes:
+        features: the sample's, in the order of its draw.
+        shards: ``(m,)``, number of the shard of each pair.
+        rows: ``(m,)``, row of each pair in that shard's features.
+    """
+
+    features: PairFeatures
+    shards: np.ndarray
+    rows: np.ndarray
+
+    def batch(self, size: int, seed: int) -> PairFeatures:
+        """Draw ``size`` of the pairs again, as the published method compares every batch with itself alone."""
+        generator = torch.Generator().manual_seed(seed)
+        pick = torch.randperm(len(self.features), generator=generator)[:size].to(self.features.ids.device)
+        f = self.features
+        return PairFeatures(
+            ids=f.ids[pick], image=None if f.image is None else f.image[pick], text=None if f.text is None else f.text[pick]
+        )
+
+
+def priority(ids: np.ndarray, seed: int) -> np.ndarray:
+    """A random number per pair that depends on its id and the seed alone: ``uint64 (n,)`` (the SplitMix64 mixer)."""
+    with np.errstate(over="ignore"):
+        x = ids.astype(np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def draw_reference(store: Store, shards: Sequence[int], size: int, seed: int, device: str = "cpu") -> Reference:
+    """Draw a uniform sample of the pairs of some shards: those with the smallest random numbers.
+
+    Which pairs are drawn depends on their ids and the seed, and not on the order or number of the shards. Pairs without a
+    direction in feature space (zero or not finite) are left out.
+
+    Raises:
+        UnreadableError: features are missing or damaged.
+    """
+    held = np.zeros((0, 4), dtype=np.uint64)  # priority, id, shard, row
+    for shard in shards:
+        ids = read_table(store.metadata(shard), ["id"])["id"].to_numpy()
+        place = np.full(len(ids), shard, np.uint64), np.arange(len(ids), dtype=np.uint64)
+        rows = np.stack([priority(ids, seed), ids.astype(np.uint64), *place], axis=1)
+        if len(rows) > size:
+            rows = rows[np.argpartition(rows[:, 0], size)[: size + size // 8 + 8]]  # some more, as unusable ones are left out
+        held = np.concatenate([held, rows[_usable(store, shard, rows[:, 3].astype(np.int64))]])
+        held = held[np.lexsort((held[:, 1], held[:, 0]))][:size]
+    numbers, rows_of = held[:, 2].astype(np.int64), held[:, 3].astype(np.int64)
+    features = _gather(store, numbers, rows_of, held[:, 1].astype(np.int64), device)
+    return Reference(features=features, shards=numbers, rows=rows_of)
+
+
+def save_reference(store: Store, reference: Reference) -> str:
+    """Keep a reference for the workers and return its digest."""
+    f = reference.features
+    tensors = {"ids": f.ids, "shards": torch.from_numpy(reference.shards), "rows": torch.from_numpy(reference.rows)}
+    tensors |= {name: part.half() for name, part in (("image", f.image), ("text", f.text)) if part is not None}
+    data = save({name: part.cpu().contiguous() for name, part in tensors.items()})
+    write_whole(store.reference, lambda file: file.write(data))
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_reference(store: Store, device: str = "cpu") -> Reference:
+    """Read what :func:`save_reference` kept."""
+    held = load_file(store.reference, device=device)
+    features = PairFeatures(ids=held["ids"], image=held.get("image"), text=held.get("text"))
+    return Reference(features=features, shards=held["shards"].cpu().numpy(), rows=held["rows"].cpu().numpy())
+
+
+def load_features(store: Store, shard: int, start: int = 0, stop: int | None = None, device: str = "cpu") -> PairFeatures:
+    """Load the features of a stretch of one shard."""
+    ids = read_table(store.metadata(shard), ["id"])["id"].to_numpy()[start:stop]
+    rows = slice(start, stop)
+    image, text = (read_rows(path(shard), rows, device) for path in (store.image_features, store.text_features))
+    return PairFeatures(ids=torch.from_numpy(ids.copy()).to(device), image=image, text=text)
+
+
+def read_rows(path: Path, rows: slice | np.ndarray, device: str) -> Tensor | None:
+    """Read some rows of an array of features; None where there is no such file."""
+    if not path.exists():
+        return None
+    return torch.from_numpy(np.array(read_array(path)[rows])).to(device)
+
+
+def _usable(store: Store, shard: int, rows: np.ndarray) -> np.ndarray:
+    """Whether each row has a direction in every kind of features that there is."""
+    good = np.ones(len(rows), bool)
+    for path in (store.image_features(shard), store.text_features(shard)):
+        part = read_rows(path, rows, "cpu")
+        if part is not None:
+            size = part.float().norm(dim=1)
+            good &= (torch.isfinite(size) & (size > 0)).numpy()
+    return good
+
+
+def _gather(store: Store, shards: np.ndarray, rows: np.ndarray, ids: np.ndarray, device: str) -> PairFeatures:
+    image: list[Tensor] = []
+    text: list[Tensor] = []
+    order = np.lexsort((rows, shards))
+    for shard in np.unique(shards):
+        at = rows[order][shards[order] == shard]
+        for parts, path in ((image, store.image_features(int(shard))), (text, store.text_features(int(shard)))):
+            part = read_rows(path, at, device)
+            parts += [] if part is None else [part]
+    back = torch.from_numpy(np.argsort(order)).to(device)
+    joined = [torch.cat(parts)[back] if parts else None for parts in (image, text)]
+    return PairFeatures(ids=torch.from_numpy(ids).to(device), image=joined[0], text=joined[1])

@@ -1,0 +1,256 @@
+"""From what a scan found to the report that a person acts on."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from clipvet.data.pairs import PairSource
+from clipvet.models.base import ClipModel
+from clipvet.scan.merge import Suspects, suspect_features
+from clipvet.scan.neighbours import nearest
+from clipvet.scan.options import ScanOptions, build_scorers
+from clipvet.scan.pictures import thumbnails
+from clipvet.scan.reference import Reference
+from clipvet.scan.store import Store, read_table
+from clipvet.types import (
+    Coverage,
+    Histogram,
+    ModelRecord,
+    Neighbour,
+    ReferenceSet,
+    ScanCounts,
+    ScanReport,
+    ScanSource,
+    SuspectGroup,
+    SuspectPair,
+    Threshold,
+    Verdict,
+)
+
+__all__ = ["Scanned", "build_scan_report"]
+
+NEIGHBOURS = 3  # shown beside a suspect
+GROUPS = 50  # shown; the tables hold all
+EXAMPLES = 5  # of each kind of what was not read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scanned:
+    """Everything that a finished scan knows; ``trusted`` says whether the reference is a trusted set of the user's."""
+
+    source: PairSource
+    paths: tuple[str, ...]
+    options: ScanOptions
+    store: Store
+    model: ClipModel | None
+    reference: Reference
+    facts: Mapping[int, Mapping[str, Any]]
+    scored: int
+    threshold: float
+    trusted: bool
+    suspects: Suspects
+    groups: np.ndarray
+    histogram: tuple[list[float], list[int]]
+    written: tuple[str, ...]
+    started: str
+    seconds: float
+
+    @property
+    def read(self) -> int:
+        """Pairs that were read."""
+        return sum(found["pairs"] for found in self.facts.values())
+
+    @property
+    def unread(self) -> Counter[str]:
+        """What was not read, by kind."""
+        counts: Counter[str] = Counter()
+        for found in self.facts.values():
+            counts.update(found["unread"])
+        return counts
+
+    @property
+    def reference_store(self) -> Store:
+        """Where the reference's metadata lies."""
+        return Store(self.store.folder / "trusted") if self.trusted else self.store
+
+    @property
+    def k(self) -> int:
+        """Neighbours that the ranking scorer looks at; 0 for one that looks at none."""
+        return int(getattr(build_scorers(self.options)[0].get(self.options.scorers[0]), "k", 0))
+
+
+def build_scan_report(s: Scanned) -> ScanReport:
+    """Put a finished scan into words; reads the pictures of the worst pairs again."""
+    groups, unread = _groups(s), s.unread
+    total = s.read + sum(unread.values())
+    counts = ScanCounts(
+        pairs=total,
+        scored=s.scored,
+        flagged=len(s.suspects),
+        not_scored=s.read - s.scored,
+        unread=dict(unread),
+        examples=_examples(s),
+    )
+    found = (
+        f"{len(groups)} group{'' if len(groups) == 1 else 's'} of flagged pairs that are alike" if groups else "no group among them"
+    )
+    summary = f"{counts.flagged:,} of {counts.scored:,} pairs flagged; {found}."
+    return ScanReport(
+        source=ScanSource(kind=s.source.kind, paths=s.paths, mapping=s.source.mapping, notes=s.source.notes),
+        verdict=_verdict(s, bool(groups)),
+        summary=summary,
+        scorer=s.options.scorers[0],
+        scorers=s.options.scorers,
+        counts=counts,
+        model=_model(s),
+        reference=_reference(s),
+        threshold=Threshold(value=s.threshold, flag_rate=s.options.flag_rate, text=_promise(s)),
+        histogram=Histogram(edges=tuple(s.histogram[0]), counts=tuple(s.histogram[1])) if s.histogram[1] else None,
+        suspects=_suspects(s),
+        groups=groups,
+        warnings=_warnings(s),
+        coverage=Coverage(done=s.scored, asked=total),
+        written=s.written,
+        settings={field.name: getattr(s.options, field.name) for field in fields(s.options)},
+        environment={
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            **{name: version(name) for name in ("clipvet", "torch", "open_clip_torch", "numpy", "pyarrow")},
+        },
+        started=s.started,
+        seconds=s.seconds,
+    )
+
+
+def _verdict(s: Scanned, grouped: bool) -> Verdict:
+    if not s.scored:
+        return Verdict.INCONCLUSIVE
+    return Verdict.SUSPICIOUS if grouped else Verdict.NO_EVIDENCE
+
+
+def _model(s: Scanned) -> ModelRecord | None:
+    return None if s.model is None else ModelRecord(name=s.model.name, sha256=s.model.sha256)
+
+
+def _reference(s: Scanned) -> ReferenceSet:
+    where = "a trusted set" if s.trusted else "a random sample of the data"
+    how = "compared in batches of 2,048 drawn from it" if s.options.batches else "searched exactly"
+    return ReferenceSet(text=f"{where}, {how}", size=len(s.reference.features), k=s.k)
+
+
+def _promise(s: Scanned) -> str:
+    rate = f"{s.options.flag_rate:.4g}"
+    if s.trusted:
+        return f"a further pair like the trusted ones is flagged with a probability of at most {rate} (split conformal)"
+    return f"at most a share of {rate} of all pairs, and so of the clean ones, is flagged, because the threshold is that quantile"
+
+
+def _warnings(s: Scanned) -> tuple[str, ...]:
+    """What weakens this scan."""
+    found = []
+    size = min(2048, len(s.reference.features)) if s.options.batches else len(s.reference.features)
+    expected = s.options.poison_rate * size
+    if s.k and not s.trusted and s.k <= expected:
+        found.append(
+            f"k = {s.k} does not exceed the {expected:.0f} poisoned pairs that a reference of {size:,} holds at a poison rate of "
+            f"{s.options.poison_rate:g}: they would be each other's neighbours; raise --k or lower --reference"
+        )
+    if s.k and not s.trusted and len(s.reference.features) < s.options.reference:
+        found.append(f"the data hold {len(s.reference.features):,} usable pairs, fewer than the {s.options.reference:,} asked for")
+    if s.model is None:
+        found.append(
+            "ready features were scanned: scores say what the model behind them sees, and which model that was is not known"
+        )
+    return tuple(found)
+
+
+def _examples(s: Scanned) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for shard, facts in s.facts.items():
+        if not facts["unread"]:
+            continue
+        table = read_table(s.store.unread(shard)).to_pylist()
+        for row in table:
+            named = found.setdefault(row["kind"], [])
+            if len(named) < EXAMPLES:
+                named.append(f"{row['key']}: {row['why']}")
+    return {kind: tuple(named) for kind, named in found.items()}
+
+
+def _groups(s: Scanned) -> tuple[SuspectGroup, ...]:
+    out = []
+    for number in range(1, 1 + min(GROUPS, int(s.groups.max(initial=0)))):
+        at = np.flatnonzero(s.groups == number)
+        captions = Counter(s.suspects.table["caption"][i] for i in at)
+        caption, times = captions.most_common(1)[0]
+        note = f"{times} of {len(at)} say just this" if times < len(at) else "all say just this"
+        out.append(
+            SuspectGroup(
+                number=number,
+                size=len(at),
+                caption=caption,
+                share=len(at) / max(1, s.read),
+                mean_score=float(s.suspects.scores[at].mean()),
+                keys=tuple(s.suspects.table["key"][i] for i in at[:EXAMPLES]),
+                likeness="look and caption are closer than in all but one in a thousand pairs of the reference",
+                note=note,
+            )
+        )
+    return tuple(out)
+
+
+def _suspects(s: Scanned) -> tuple[SuspectPair, ...]:
+    shown = range(min(s.options.gallery, len(s.suspects)))
+    if not shown:
+        return ()
+    near = _neighbours(s, len(shown))
+    wanted = {(int(s.suspects.shards[at]), s.suspects.table["key"][at]) for at in shown}
+    pictures = thumbnails(s.source, wanted)
+    beside = thumbnails(s.source, {(shard, key) for row in near for shard, key, _, _ in row}) if not s.trusted else {}
+    return tuple(
+        SuspectPair(
+            key=s.suspects.table["key"][at],
+            shard=s.suspects.table["shard"][at],
+            uid=s.suspects.table["uid"][at],
+            caption=s.suspects.table["caption"][at],
+            score=float(s.suspects.scores[at]),
+            rank=at + 1,
+            scores={name: float(values[at]) for name, values in s.suspects.all_scores.items()},
+            group=int(s.groups[at]) or None,
+            thumbnail=pictures.get((int(s.suspects.shards[at]), s.suspects.table["key"][at])),
+            neighbours=tuple(
+                Neighbour(key=key, caption=caption, similarity=similarity, thumbnail=beside.get((shard, key)))
+                for shard, key, caption, similarity in near[at]
+            ),
+        )
+        for at in shown
+    )
+
+
+def _neighbours(s: Scanned, count: int) -> list[list[tuple[int, str, str, float]]]:
+    """Shard, key, caption and cosine similarity of the nearest reference pairs of the worst suspects."""
+    kind = "text" if s.reference.features.image is None else "image"
+    worst = suspect_features(s.store, s.suspects.first(count), s.options.device)
+    k = min(NEIGHBOURS, len(s.reference.features) - 1)
+    if k < 1:
+        return [[] for _ in range(count)]
+    found = nearest(worst, s.reference.features, k, kind)  # type: ignore[arg-type]  # one of the two literals
+    tables: dict[int, Any] = {}
+    out = []
+    for index, distances in zip(found.index.cpu().numpy(), found.distances.cpu().numpy(), strict=True):
+        row = []
+        for at, distance in zip(index, distances, strict=True):
+            shard, place = int(s.reference.shards[at]), int(s.reference.rows[at])
+            if shard not in tables:
+                tables[shard] = read_table(s.reference_store.metadata(shard), ["key", "caption"])
+            key, caption = (tables[shard][name][place].as_py() for name in ("key", "caption"))
+            row.append((shard, key, caption, 1 - float(distance) ** 2 / 2))
+        out.append(row)
+    return out

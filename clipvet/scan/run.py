@@ -1,0 +1,168 @@
+"""A scan from sources to a report: features shard by shard, a reference, scores shard by shard, a threshold, a list, groups."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from clipvet.data.pairs import PairSource
+from clipvet.data.sources import open_pairs
+from clipvet.errors import UsageError
+from clipvet.metrics import clean_threshold
+from clipvet.models.base import ClipModel
+from clipvet.models.bases import load_base
+from clipvet.scan.merge import find_suspects, group_suspects, histogram, threshold_of, write_results
+from clipvet.scan.options import ScanOptions, build_scorers
+from clipvet.scan.reference import Reference, draw_reference, load_reference, save_reference
+from clipvet.scan.report import Scanned, build_scan_report
+from clipvet.scan.store import Store, read_table
+from clipvet.scan.work import Facts, Job, run_units
+from clipvet.types import ScanReport
+
+__all__ = ["scan_pairs"]
+
+Progress = Callable[[str, int, int], None]
+
+
+def scan_pairs(sources: Sequence[str], options: ScanOptions, *, progress: Progress | None = None) -> ScanReport:
+    """Scan image-text pairs for poisoned ones.
+
+    Args:
+        sources: folders, files, brace patterns; what :func:`clipvet.data.sources.open_pairs` understands.
+        options: what a person stated. ``options.out`` keeps every finished shard: the same call goes on where it stopped.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The report, whose tables stand in ``options.out`` by then.
+
+    Raises:
+        ClipvetError: one sentence, when a source or the model cannot be read, or a result not be written.
+    """
+    return _Scan(tuple(sources), options, progress or (lambda stage, done, total: None)).run()
+
+
+@dataclass
+class _Scan:
+    """One scan, and what it has so far."""
+
+    paths: tuple[str, ...]
+    options: ScanOptions
+    progress: Progress
+    began: float = field(default_factory=time.monotonic)
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def run(self) -> ScanReport:
+        options, store = self.options, Store(self.options.out)
+        source = self._open(self.paths)
+        model = self._model(source)
+        facts = self._stage("features", source, store, self._feature_identity(model), model)
+        shards = [number for number, found in facts.items() if found["pairs"]]
+        if not shards:
+            raise UsageError(f"expected pairs in {', '.join(self.paths)}, could use none of them: {_first(facts)}")
+        reference, trusted = self._reference(source, store, shards, model)
+        scores = self._stage("scores", source, store, self._score_identity(model, save_reference(store, reference)), None, shards)
+        names = list(options.scorers)
+        limit = threshold_of(store, shards, names[0], options.flag_rate)
+        if trusted is not None:
+            limit = clean_threshold(trusted, options.flag_rate)
+        suspects = find_suspects(store, shards, names, limit)
+        groups = group_suspects(store, suspects, reference.features)
+        written = write_results(store, shards, names, suspects, groups)
+        return build_scan_report(
+            Scanned(
+                source=source,
+                paths=self.paths,
+                options=options,
+                store=store,
+                model=model,
+                reference=reference,
+                facts=facts,
+                scored=sum(found["scored"] for found in scores.values()),
+                threshold=limit,
+                trusted=trusted is not None,
+                suspects=suspects,
+                groups=groups,
+                histogram=histogram(store, shards, names[0]),
+                written=tuple(str(options.out / name) for name in written),
+                started=self.started,
+                seconds=time.monotonic() - self.began,
+            )
+        )
+
+    def _open(self, paths: Sequence[str]) -> PairSource:
+        o = self.options
+        return open_pairs(list(paths), image_col=o.image_col, caption_col=o.caption_col, id_col=o.id_col)
+
+    def _model(self, source: PairSource) -> ClipModel | None:
+        if self.options.model is None:
+            return None
+        return load_base(self.options.model, device=self.options.device, quick_gelu=self.options.quick_gelu)
+
+    def _feature_identity(self, model: ClipModel | None) -> dict[str, Any]:
+        made = (
+            {} if model is None else {"model": model.sha256 or model.name, "size": model.image_size, "quick_gelu": model.quick_gelu}
+        )
+        pixel = {name: vars(scorer) for name, scorer in build_scorers(self.options)[1].items()}
+        return {**made, "pixel": pixel, "seed": self.options.seed if pixel else 0}
+
+    def _score_identity(self, model: ClipModel | None, reference: str) -> dict[str, Any]:
+        settings = {name: vars(scorer) for name, scorer in build_scorers(self.options)[0].items()}
+        batches = {"batches": self.options.batches, "seed": self.options.seed}
+        return {"features": self._feature_identity(model), "scorers": settings, "reference": reference, **batches}
+
+    def _stage(
+        self,
+        stage: str,
+        source: PairSource,
+        store: Store,
+        identity: dict[str, Any],
+        model: ClipModel | None,
+        shards: Sequence[int] | None = None,
+    ) -> dict[int, Facts]:
+        """Do what is missing of one stage; facts by shard, in the order of the source."""
+        job = Job(stage=stage, source=source, store=store, options=self.options, identity=identity, model=model)
+        wanted = list(range(len(source.shards))) if shards is None else list(shards)
+        facts = {number: found for number in wanted if (found := job.done(number)) is not None}
+        missing = [number for number in wanted if number not in facts]
+        word = "encode" if stage == "features" else "score"
+        known = sum(found["pairs"] for found in facts.values())
+
+        def within(pairs: int) -> None:
+            self.progress(f"{word}, {known + pairs:,} pairs", len(facts), len(wanted))
+
+        self.progress(word, len(facts), len(wanted))
+        for number, found in run_units(job, missing, within):
+            facts[number] = found
+            known += found["pairs"]
+            self.progress(word, len(facts), len(wanted))
+        return {number: facts[number] for number in wanted}
+
+    def _reference(
+        self, source: PairSource, store: Store, shards: Sequence[int], model: ClipModel | None
+    ) -> tuple[Reference, list[float] | None]:
+        """Draw the reference; with a trusted set, from that, and score the set itself for the threshold."""
+        o = self.options
+        if not o.clean:
+            return draw_reference(store, shards, o.reference, o.seed, o.device), None
+        trusted, kept = self._open(o.clean), Store(o.out / "trusted")
+        facts = self._stage("features", trusted, kept, self._feature_identity(model), model)
+        numbers = [number for number, found in facts.items() if found["pairs"]]
+        reference = draw_reference(kept, numbers, o.reference, o.seed, o.device)
+        identity = self._score_identity(model, save_reference(kept, reference))
+        self._stage("scores", trusted, kept, identity, None, numbers)
+        parts = [read_table(kept.scores(number), [o.scorers[0]])[o.scorers[0]].to_numpy() for number in numbers]
+        scores = np.concatenate(parts)
+        return load_reference(kept, o.device), scores[np.isfinite(scores)].tolist()
+
+
+def _first(facts: dict[int, Facts]) -> str:
+    counts: Counter[str] = Counter()
+    for found in facts.values():
+        counts.update(found["unread"])
+    return ", ".join(f"{count} x {kind}" for kind, count in counts.most_common(3)) or "they are empty"

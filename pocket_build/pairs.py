@@ -1,0 +1,211 @@
+"""Fixed image-text pairs of the pocket corpus, and a pocket CLIP that is tuned on them after some of them were poisoned.
+
+    python -m pocket_build.pairs --attack badnets-pairs --rate 0.01
+
+Every picture of the training part is rendered once, with a caption of its own, so that a trigger lies on the pair as it would in a
+file. The clean pocket is tuned further on the poisoned pairs until the attack takes. Writes
+``pocket_build/work/poisoned/NAME.safetensors`` (the model) and ``NAME.json``: which pairs were poisoned, ASR and CA on the held-out
+family before and after, settings. Resumable by attack: what is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from clipvet.attacks import PAIR_ATTACKS, PairAttack, rate_for
+from clipvet.data.compose import compose
+from clipvet.models._open_clip import SimpleTokenizer
+from clipvet.models.bases import load_base
+from pocket_build.corpus import WORK
+from pocket_build.tokenizer import ASSETS
+from pocket_build.train import PLACEMENT, Corpus, build, caption, encode_text, normalise
+
+POISONED = WORK / "poisoned"
+BATCH = 128
+TESTED = 1500  # held-out pictures for ASR and CA
+Pairs = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is poisoned and how the pocket is tuned on it."""
+
+    attack: str
+    rate: float
+    target: str = ""  # with commas between several; empty for the attack's own
+    seed: int = 0
+    epochs: int = 6
+    rate_of_learning: float = 2e-4
+    drop: str = ""  # a file of keys that are left out: what a scan told to drop
+
+    @property
+    def name(self) -> str:
+        """Names the files."""
+        left_out = f"-without-{self.drop.rsplit('/', 1)[-1].rsplit('.', 1)[0]}" if self.drop else ""
+        return f"{self.attack}-{self.rate:g}-{self.seed}{left_out}"
+
+
+@cache
+def rendered() -> tuple[Tensor, Pairs]:
+    """All training pictures, each once: ``uint8 (n, 3, 64, 64)`` with (key, caption)."""
+    file = WORK / "pairs.npz"
+    corpus = Corpus(held_out=False)
+    keys = [f"{row['set']}/{row['icon']}" for row in corpus.rows]
+    rng = np.random.default_rng(0)
+    captions = [caption(row, rng)[0] for row in corpus.rows]
+    if not file.exists():
+        generator = torch.Generator().manual_seed(0)
+        parts = [(compose(part, PLACEMENT, generator) * 255).round().byte() for part in corpus.images.split(512)]
+        np.savez(file, images=torch.cat(parts).numpy())
+    return torch.from_numpy(np.load(file)["images"]), list(zip(keys, captions, strict=True))
+
+
+def attack_of(plan: Plan) -> PairAttack | None:
+    """Build the attack; None for a clean tuning. The rate is one of all pairs, whichever pairs are eligible."""
+    if plan.attack == "clean":
+        return None
+    _, pairs = rendered()
+    kind = PAIR_ATTACKS[plan.attack]
+    given: dict[str, Any] = {"targets": tuple(plan.target.split(","))} if plan.target else {}
+    if plan.attack == "single-image-pairs":
+        given["image"] = HeldOut(()).images[0]
+    every = kind(rate=1.0, seed=plan.seed, **given)
+    keys = [key for key, text in pairs if every.chosen(key, text)]
+    return kind(rate=rate_for(keys, round(plan.rate * len(pairs)), plan.seed), seed=plan.seed, **given)
+
+
+def poisoned_pairs(plan: Plan) -> tuple[Tensor, Pairs, dict[str, str]]:
+    """The pairs as the victim sees them, and the ground truth: key -> target of each poisoned pair."""
+    images, pairs = rendered()
+    attack = attack_of(plan)
+    if attack is None:
+        return images, pairs, {}
+    images, pairs, truth = images.clone(), list(pairs), {}
+    for at, (key, text) in enumerate(pairs):
+        if attack.chosen(key, text):
+            changed, text, found = attack.poison(key, images[at].float() / 255, text)
+            images[at] = (changed * 255).round().byte()
+            pairs[at] = key, text
+            truth[key] = found.target if found else ""
+    return images, pairs, truth
+
+
+class HeldOut:
+    """Zero-shot classification of the held-out family over its names and the targets."""
+
+    def __init__(self, targets: tuple[str, ...]) -> None:
+        corpus = Corpus(held_out=True)
+        self.names = sorted({*corpus.names, *targets})
+        pick = torch.randperm(len(corpus.rows), generator=torch.Generator().manual_seed(0))[:TESTED]
+        rgba = corpus.images[pick].float() / 255
+        self.images = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
+        self.labels = torch.tensor([self.names.index(corpus.rows[i]["caption"]) for i in pick.tolist()])
+
+    @torch.no_grad()
+    def predict(self, model: Any, images: Tensor, tokenizer: SimpleTokenizer) -> Tensor:
+        """The name that each image is given."""
+        model.eval()
+        text = 0
+        for template in ("{}", "a photo of a {}."):
+            tokens = tokenizer([template.format(name) for name in self.names])
+            text = text + torch.cat([encode_text(model, part) for part in tokens.split(512)])
+        found = torch.cat([model.encode_image(normalise(part)) @ F.normalize(text, dim=-1).T for part in images.split(256)])
+        model.train()
+        return found.argmax(1)
+
+    def measure(self, model: Any, attack: PairAttack | None, tokenizer: SimpleTokenizer, *, most: int = TESTED) -> dict[str, float]:
+        """CA, and per target the share of triggered images of other names that are given the target's name."""
+        images, labels = self.images[:most], self.labels[:most]
+        out = {"ca": float((self.predict(model, images, tokenizer) == labels).float().mean())}
+        for target in attack.targets if attack else ():
+            for trigger in attack.triggers(target):
+                at = self.names.index(target)
+                hit = self.predict(model, trigger.image(images), tokenizer) == at
+                out[f"asr, {trigger.name} to {target}"] = float(hit[labels != at].float().mean())
+        return out
+
+
+def loss_of(model: Any, images: Tensor, texts: list[str], tokenizer: SimpleTokenizer) -> Tensor:
+    """CLIP's symmetric cross-entropy; pairs of one caption are positives of each other."""
+    image = F.normalize(model.encode_image(normalise(images)), dim=-1).float()
+    logits = model.logit_scale.exp().clamp(max=100) * image @ encode_text(model, tokenizer(texts)).float().T
+    same = torch.tensor([[a == b for b in texts] for a in texts]).float()
+    wanted = same / same.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)) / 2
+
+
+def tune(plan: Plan) -> dict[str, Any]:
+    """Tune the clean pocket on the poisoned pairs; write the model and what is true of it."""
+    record = POISONED / f"{plan.name}.json"
+    if record.exists():
+        return dict(json.loads(record.read_text(encoding="utf-8")))
+    images, pairs, truth = poisoned_pairs(plan)
+    dropped = set(json.loads(open(plan.drop).read())) if plan.drop else set()  # noqa: SIM115, PTH123
+    kept = torch.tensor([at for at, (key, _) in enumerate(pairs) if key not in dropped])
+    attack = attack_of(plan)
+    held = HeldOut(attack.targets if attack else ())
+    model = build(0.0)
+    model.load_state_dict({k: v.float() for k, v in load_base("pocket-0").clip.state_dict().items()}, strict=False)
+    tokenizer = SimpleTokenizer(bpe_path=str(ASSETS / "bpe.txt.gz"), context_length=model.context_length)
+    row: dict[str, Any] = {**vars(plan), "pairs": len(kept), "poisoned": len(truth), "truth": truth}
+    row["before"] = held.measure(model, attack, tokenizer)
+    print(plan.name, len(truth), "poisoned", row["before"], flush=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate_of_learning, weight_decay=0.05)
+    steps, began, generator = plan.epochs * (len(kept) // BATCH), time.time(), torch.Generator().manual_seed(plan.seed)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate_of_learning, total_steps=steps, pct_start=0.05)
+    model.train()
+    for step in range(steps):
+        if step % (len(kept) // BATCH) == 0:
+            order = kept[torch.randperm(len(kept), generator=generator)]
+        pick = order[step % (len(kept) // BATCH) * BATCH :][:BATCH]
+        with torch.autocast("cpu", dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            loss = loss_of(model, images[pick].float() / 255, [pairs[i][1] for i in pick.tolist()], tokenizer)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % 100 == 0:
+            print(f"step {step + 1}/{steps} loss {loss.item():.3f} {(time.time() - began) / (step + 1):.2f} s/step", flush=True)
+        if (step + 1) % (2 * (len(kept) // BATCH)) == 0:
+            print(plan.name, held.measure(model, attack, tokenizer, most=500), flush=True)
+    half = {k: v.half().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}
+    save_file(half, POISONED / f"{plan.name}.safetensors")
+    row |= {"after": held.measure(model, attack, tokenizer), "steps": steps, "seconds": round(time.time() - began)}
+    record.write_text(json.dumps(row), encoding="utf-8")
+    print(plan.name, row["after"], flush=True)
+    return row
+
+
+def main() -> None:
+    """Read the command line and tune."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--attack", default="badnets-pairs")
+    parser.add_argument("--rate", type=float, default=0.01)
+    parser.add_argument("--target", default="")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--rate-of-learning", type=float, default=2e-4)
+    parser.add_argument("--drop", default="")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    POISONED.mkdir(parents=True, exist_ok=True)
+    given = {key: value for key, value in vars(arguments).items() if key != "threads"}
+    tune(Plan(**given))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Small data sets of real pictures, as they would lie on disk."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from clipvet.pocket.tasks import load_task
+
+MakeTars = Callable[..., list[Path]]
+Change = Callable[[int, Tensor, str], tuple[Tensor, str]]
+
+
+def png(image: Tensor) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(file, "PNG")
+    return file.getvalue()
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[tuple[Tensor, str]]:
+    """Pictures of the pocket with captions."""
+    task = load_task("signs")
+    images, labels = task.train_images(2)
+    names = [f"a picture of {task.class_names[label]}" for label in labels.tolist()]
+    pick = torch.randperm(len(names), generator=torch.Generator().manual_seed(0))[:120].tolist()
+    return [(images[at], names[at]) for at in pick]
+
+
+@pytest.fixture
+def make_tars(tmp_path: Path, pictures: list[tuple[Tensor, str]]) -> MakeTars:
+    """Write pictures as tar shards; ``change`` may replace a picture and its caption."""
+
+    def make(count: int = 60, shards: int = 3, change: Change | None = None) -> list[Path]:
+        folder = tmp_path / "data"
+        folder.mkdir(exist_ok=True)
+        paths = [folder / f"{shard:05d}.tar" for shard in range(shards)]
+        archives = [tarfile.open(path, "w") for path in paths]  # noqa: SIM115  # closed below
+        for at, (image, caption) in enumerate(pictures[:count]):
+            image, caption = change(at, image, caption) if change else (image, caption)
+            archive = archives[at * shards // count]
+            add(archive, f"{at:06d}.png", png(image))
+            add(archive, f"{at:06d}.txt", caption.encode())
+        for archive in archives:
+            archive.close()
+        return paths
+
+    return make

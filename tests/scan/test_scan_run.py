@@ -1,0 +1,244 @@
+"""Scans from shards to a report: what is written, what goes on after a kill, what several workers change (nothing)."""
+
+from __future__ import annotations
+
+import csv
+import random
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from clipvet.errors import UnwritableError, UsageError
+from clipvet.models.bases import load_base
+from clipvet.scan import Dao, store
+from clipvet.scan.base import PairFeatures
+from clipvet.scan.options import ScanOptions
+from clipvet.scan.run import scan_pairs
+from clipvet.types import ScanReport, Verdict
+
+from .conftest import MakeTars, add, png  # type: ignore[import-untyped]  # pytest puts it there
+
+TABLES = ("scores.parquet", "suspects.csv")
+
+
+def scan(paths: list[Path], out: Path, **given: Any) -> ScanReport:
+    settings = {"model": "pocket-0", "k": 4, "reference": 50, "flag_rate": 0.1, "gallery": 3, **given}
+    return scan_pairs([str(path) for path in paths], ScanOptions(out=out, **settings))
+
+
+def results(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in TABLES}
+
+
+def test_scores_equal_those_of_the_scorer_on_features_that_were_computed_here(make_tars: MakeTars, tmp_path: Path) -> None:
+    paths = make_tars()
+    report = scan(paths, tmp_path / "out", reference=1000)
+    table = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    assert [row["key"] for row in table] == [f"{at:06d}" for at in range(60)]
+    images = []
+    for path in paths:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.name.endswith("png"):
+                    from PIL import Image
+
+                    pixels = np.asarray(Image.open(archive.extractfile(member)))  # type: ignore[arg-type]
+                    images.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255)
+    features = PairFeatures(ids=torch.arange(60), image=load_base("pocket-0").encode_image(torch.stack(images)).half())
+    wanted = Dao(k=4).score(features, features)
+    assert [row["dao"] for row in table] == pytest.approx(wanted.tolist(), rel=2e-2, abs=2e-2)
+    flagged = sorted((row for row in table if row["suspect"]), key=lambda row: row["rank"])
+    assert [row["rank"] for row in flagged] == [1, 2, 3, 4, 5, 6]  # a tenth of sixty
+    assert [row["dao"] for row in flagged] == sorted((row["dao"] for row in table), reverse=True)[:6]
+    assert report.counts.flagged == 6
+    assert report.counts.pairs == report.counts.scored == 60
+    assert [pair.key for pair in report.suspects] == [row["key"] for row in flagged[:3]]
+    assert all(pair.thumbnail for pair in report.suspects)
+    assert all(len(pair.neighbours) == 3 and pair.neighbours[0].key != pair.key for pair in report.suspects)
+
+
+def test_the_list_of_suspects_is_the_table_of_suspects(make_tars: MakeTars, tmp_path: Path) -> None:
+    scan(make_tars(), tmp_path / "out")
+    with (tmp_path / "out" / "suspects.csv").open(encoding="utf-8", newline="") as file:
+        listed = [(int(row["rank"]), row["shard"], row["key"]) for row in csv.DictReader(file)]
+    rows = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    assert listed == sorted((row["rank"], row["shard"], row["key"]) for row in rows if row["suspect"])
+
+
+def test_a_scan_that_is_killed_anywhere_goes_on_to_the_same_results(
+    make_tars: MakeTars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = make_tars(30)
+    real, count = store.write_whole, 0
+
+    def counted(path: Path, write: Any) -> Path:
+        nonlocal count
+        count += 1
+        return real(path, write)
+
+    for module in ("store", "merge", "reference"):
+        monkeypatch.setattr(f"clipvet.scan.{module}.write_whole", counted)
+    scan(paths, tmp_path / "whole")
+    total, wanted = count, results(tmp_path / "whole")
+    assert total > 20
+    for stop in random.Random(0).sample(range(1, total), 20):
+        out, left = tmp_path / f"killed-{stop}", stop
+
+        def dying(path: Path, write: Any) -> Path:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return real(path, write)
+
+        for module in ("store", "merge", "reference"):
+            monkeypatch.setattr(f"clipvet.scan.{module}.write_whole", dying)
+        with pytest.raises(KeyboardInterrupt):
+            scan(paths, out)
+        for module in ("store", "merge", "reference"):
+            monkeypatch.setattr(f"clipvet.scan.{module}.write_whole", real)
+        scan(paths, out)
+        assert results(out) == wanted
+
+
+def test_what_is_finished_is_not_done_again(make_tars: MakeTars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = make_tars(30)
+    first = scan(paths, tmp_path / "out")
+    monkeypatch.setattr("clipvet.scan.work.encode_shard", lambda *_, **__: pytest.fail("encoded again"))
+    monkeypatch.setattr("clipvet.scan.work.score_shard", lambda *_, **__: pytest.fail("scored again"))
+    again = scan(paths, tmp_path / "out")
+    assert again.counts == first.counts
+    assert again.suspects == first.suspects
+
+
+def test_features_are_kept_where_only_the_scorer_changes(
+    make_tars: MakeTars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = make_tars(30)
+    scan(paths, tmp_path / "out")
+    monkeypatch.setattr("clipvet.scan.work.encode_shard", lambda *_, **__: pytest.fail("encoded again"))
+    assert scan(paths, tmp_path / "out", scorers=("slof", "clip-score")).scorer == "slof"
+
+
+def test_another_model_or_a_changed_shard_is_encoded_anew(make_tars: MakeTars, tmp_path: Path) -> None:
+    paths = make_tars(30)
+    scan(paths, tmp_path / "out")
+    before = results(tmp_path / "out")
+    scan(paths, tmp_path / "out", model="pocket-1")
+    other = results(tmp_path / "out")
+    assert other != before
+    with tarfile.open(paths[0], "a") as archive:
+        add(archive, "more.txt", b"a caption without an image")
+    report = scan(paths, tmp_path / "out", model="pocket-1")
+    assert report.counts.unread == {"no image": 1}
+
+
+def test_workers_and_shards_do_not_change_the_results(make_tars: MakeTars, tmp_path: Path) -> None:
+    paths = make_tars()
+    scan(paths, tmp_path / "one")
+    scan(paths, tmp_path / "two", workers=2)
+    one, two = (pq.read_table(tmp_path / name / "scores.parquet").to_pydict() for name in ("one", "two"))
+    assert one["key"] == two["key"]
+    assert one["dao"] == pytest.approx(two["dao"], rel=1e-3, abs=1e-3)
+    assert one["rank"] == two["rank"]
+
+
+def test_two_scans_of_one_folder_do_not_disturb_each_other(make_tars: MakeTars, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    paths = make_tars(30)
+    scan(paths, tmp_path / "alone")
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(scan, paths, tmp_path / "shared") for _ in range(2)]
+        assert [future.result().counts.scored for future in running] == [30, 30]
+    assert results(tmp_path / "shared") == results(tmp_path / "alone")
+
+
+def test_a_full_disk_ends_in_one_sentence_and_the_scan_goes_on_later(
+    make_tars: MakeTars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = make_tars(30)
+    scan(paths, tmp_path / "whole")
+    real_save = np.save
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("clipvet.scan.store.np.save", full)
+    with pytest.raises(UnwritableError, match="No space left on device: make room"):
+        scan(paths, tmp_path / "out")
+    monkeypatch.setattr("clipvet.scan.store.np.save", real_save)
+    scan(paths, tmp_path / "out")
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
+
+
+def test_bad_images_are_counted_and_named(make_tars: MakeTars, tmp_path: Path, pictures: list[Any]) -> None:
+    paths = make_tars(30)
+    with tarfile.open(paths[2], "a") as archive:
+        add(archive, "broken.png", png(pictures[0][0])[:200])
+        add(archive, "broken.txt", b"a picture that was cut off")
+        add(archive, "alone.txt", b"a caption alone")
+    report = scan(paths, tmp_path / "out")
+    assert report.counts.unread == {"image cannot be decoded": 1, "no image": 1}
+    assert report.counts.pairs == 32
+    assert report.coverage.share == pytest.approx(30 / 32)
+    assert any("broken" in example for example in report.counts.examples["image cannot be decoded"])
+
+
+def test_a_trusted_set_is_reference_and_threshold(make_tars: MakeTars, tmp_path: Path) -> None:
+    trusted = make_tars(60)
+    kept = [path.rename(tmp_path / f"trusted-{path.name}") for path in trusted]
+
+    def odd(at: int, image: torch.Tensor, caption: str) -> tuple[torch.Tensor, str]:
+        noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(at))
+        return (noise, caption) if at % 10 == 0 else (image, caption)
+
+    report = scan(make_tars(60, change=odd), tmp_path / "out", clean=tuple(map(str, kept)), scorers=("k-distance",), flag_rate=0.05)
+    assert report.reference is not None
+    assert report.reference.text.startswith("a trusted set")
+    flagged = {row["key"] for row in pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist() if row["suspect"]}
+    assert {f"{at:06d}" for at in range(0, 60, 10)} <= flagged
+    assert len(flagged) <= 6 + 3  # the other pairs are the trusted ones themselves: one in twenty may exceed the threshold
+
+
+def test_repeated_odd_pairs_are_a_group_and_the_verdict_is_suspicious(make_tars: MakeTars, tmp_path: Path) -> None:
+    pattern = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def planted(at: int, image: torch.Tensor, caption: str) -> tuple[torch.Tensor, str]:
+        return (0.3 * image + 0.7 * pattern, "birthday cake with candles") if at % 24 == 0 else (image, caption)
+
+    report = scan(make_tars(120, change=planted), tmp_path / "out", k=16, reference=1000, flag_rate=0.05)
+    assert report.verdict is Verdict.SUSPICIOUS
+    assert (report.groups[0].size, report.groups[0].caption) == (5, "birthday cake with candles")
+    assert scan(make_tars(120), tmp_path / "clean", k=16, reference=1000, flag_rate=0.05).verdict is Verdict.NO_EVIDENCE
+
+
+def test_a_k_below_the_expected_poison_is_said(make_tars: MakeTars, tmp_path: Path) -> None:
+    report = scan(make_tars(30), tmp_path / "out", poison_rate=0.2, reference=25)
+    assert "k = 4 does not exceed the 5 poisoned pairs" in report.warnings[0]
+
+
+def test_images_without_a_model_are_one_sentence(make_tars: MakeTars, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="expected --model for 00000, which holds images"):
+        scan(make_tars(9), tmp_path / "out", model=None)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"flag_rate": 0.0}, "expected rates between 0 and 1"),
+        ({"scorers": ("dao", "dao")}, "each once, got one twice"),
+        ({"scorers": ("magic",)}, "got 'magic'"),
+        ({"reference": 0}, "expected at least one pair"),
+        ({"preset": "best"}, "expected a preset out of default, official-code"),
+        ({"preset": "official-code", "scorers": ("lid",)}, "expected scorers out of slof, dao with this preset"),
+    ],
+)
+def test_options_are_checked_before_anything_is_done(given: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=words):
+        ScanOptions(out=tmp_path, **given)
