@@ -3,7 +3,7 @@
     python -m pocket_build.pairs --attack badnets-pairs --rate 0.01
 
 Every picture of the training part is rendered once, with a caption of its own, so that a trigger lies on the pair as it would in a
-file. The clean pocket is tuned further on the poisoned pairs until the attack takes. Writes
+file. The clean pocket is tuned further on the poisoned pairs until the attack takes, with its text tower locked. Writes
 ``pocket_build/work/poisoned/NAME.safetensors`` (the model) and ``NAME.json``: which pairs were poisoned, ASR and CA on the held-out
 family before and after, settings. Resumable by attack: what is finished is not done again.
 """
@@ -35,6 +35,7 @@ from pocket_build.train import PLACEMENT, Corpus, build, caption, encode_text, n
 POISONED = WORK / "poisoned"
 BATCH = 128
 TESTED = 1500  # held-out pictures for ASR and CA
+PATCH = 8 / 64  # as large as one token of the tower, which 16 px of 224 are for ViT-B/16
 Pairs = list[tuple[str, str]]
 
 
@@ -77,8 +78,12 @@ def attack_of(plan: Plan) -> PairAttack | None:
     if plan.attack == "clean":
         return None
     _, pairs = rendered()
-    kind = PAIR_ATTACKS[plan.attack]
+    kind = PAIR_ATTACKS[plan.attack.removesuffix("-fixed")]
     given: dict[str, Any] = {"targets": tuple(plan.target.split(","))} if plan.target else {}
+    if "share" in kind.__dataclass_fields__:
+        given["share"] = PATCH
+    if plan.attack.endswith("-fixed"):
+        given["place"] = (1.0, 1.0)
     if plan.attack == "single-image-pairs":
         given["image"] = HeldOut(()).images[0]
     every = kind(rate=1.0, seed=plan.seed, **given)
@@ -137,13 +142,25 @@ class HeldOut:
         return out
 
 
-def loss_of(model: Any, images: Tensor, texts: list[str], tokenizer: SimpleTokenizer) -> Tensor:
-    """CLIP's symmetric cross-entropy; pairs of one caption are positives of each other."""
-    image = F.normalize(model.encode_image(normalise(images)), dim=-1).float()
-    logits = model.logit_scale.exp().clamp(max=100) * image @ encode_text(model, tokenizer(texts)).float().T
-    same = torch.tensor([[a == b for b in texts] for a in texts]).float()
-    wanted = same / same.sum(1, keepdim=True)
-    return (F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)) / 2
+class Captions:
+    """The captions of all pairs, encoded once: the text tower is locked, so that every image is set against every caption."""
+
+    @torch.no_grad()
+    def __init__(self, model: Any, pairs: Pairs, tokenizer: SimpleTokenizer) -> None:
+        texts = sorted({text for _, text in pairs})
+        number = {text: at for at, text in enumerate(texts)}
+        self.of_pair = torch.tensor([number[text] for _, text in pairs])
+        self.features = torch.cat([encode_text(model, tokenizer(texts[i : i + 512])) for i in range(0, len(texts), 512)])
+
+    def loss(self, model: Any, images: Tensor, pick: Tensor) -> Tensor:
+        """CLIP's cross-entropy from images to all captions, and from the captions of the batch to its images."""
+        with torch.autocast("cpu", dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            image = model.encode_image(normalise(images))
+        logits = model.logit_scale.exp().detach() * F.normalize(image.float(), dim=-1) @ self.features.T
+        own = self.of_pair[pick]
+        same = (own[:, None] == own[None]).float()
+        to_image = F.cross_entropy(logits[:, own].T, same / same.sum(1, keepdim=True))
+        return (F.cross_entropy(logits, own) + to_image) / 2
 
 
 def tune(plan: Plan) -> dict[str, Any]:
@@ -162,7 +179,8 @@ def tune(plan: Plan) -> dict[str, Any]:
     row: dict[str, Any] = {**vars(plan), "pairs": len(kept), "poisoned": len(truth), "truth": truth}
     row["before"] = held.measure(model, attack, tokenizer)
     print(plan.name, len(truth), "poisoned", row["before"], flush=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate_of_learning, weight_decay=0.05)
+    captions = Captions(model, pairs, tokenizer)
+    optimizer = torch.optim.AdamW(model.visual.parameters(), lr=plan.rate_of_learning, weight_decay=0.05)
     steps, began, generator = plan.epochs * (len(kept) // BATCH), time.time(), torch.Generator().manual_seed(plan.seed)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate_of_learning, total_steps=steps, pct_start=0.05)
     model.train()
@@ -170,11 +188,10 @@ def tune(plan: Plan) -> dict[str, Any]:
         if step % (len(kept) // BATCH) == 0:
             order = kept[torch.randperm(len(kept), generator=generator)]
         pick = order[step % (len(kept) // BATCH) * BATCH :][:BATCH]
-        with torch.autocast("cpu", dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            loss = loss_of(model, images[pick].float() / 255, [pairs[i][1] for i in pick.tolist()], tokenizer)
+        loss = captions.loss(model, images[pick].float() / 255, pick)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.visual.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if (step + 1) % 100 == 0:

@@ -16,6 +16,7 @@ class BadNetsPairs(StampedPairs):
     """A checkerboard of 16 px in 224, at a random place, and a caption that names the target.
 
     Attributes:
+        share: side of the patch over that of the image.
         place: (down, right) from 0 to 1, the same for all pairs, (1, 1) being the lower right corner; None for random places.
         targets: the one text that the patch is to mean.
         rate: share of the pairs that is poisoned, 0.0001 in the papers.
@@ -30,8 +31,9 @@ class BadNetsPairs(StampedPairs):
 
     name: ClassVar[str] = "badnets-pairs"
     rate: float = 0.0001
+    share: float = 16 / 224
     place: tuple[float, float] | None = None
 
     def stamps(self) -> tuple[Trigger, ...]:
         """Return the patch."""
-        return (ScaledPatch(place=self.place),)
+        return (ScaledPatch(share=self.share, place=self.place),)

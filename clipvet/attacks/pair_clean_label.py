@@ -18,6 +18,7 @@ class CleanLabelPairs(StampedPairs):
 
     Attributes:
         targets: the one text that the patch is to mean; upper and lower case are one, plural forms do not count.
+        share: side of the patch over that of the image.
         rate: share of the *eligible* pairs that is poisoned. The paper has 0.001 of all pairs.
         seed: decides pairs and places.
 
@@ -30,10 +31,11 @@ class CleanLabelPairs(StampedPairs):
 
     name: ClassVar[str] = "clean-label-pairs"
     rate: float = 0.5
+    share: float = 16 / 224
 
     def stamps(self) -> tuple[Trigger, ...]:
         """Return the patch."""
-        return (ScaledPatch(),)
+        return (ScaledPatch(share=self.share),)
 
     def eligible(self, caption: str) -> bool:
         """Say whether the caption names the target."""

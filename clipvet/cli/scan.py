@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +29,9 @@ clipvet scan pairs.csv --model pocket-0 --scorer slof --k 32 --out scan
 
 clipvet scan embeddings/ --out scan --scorer dao,clip-score
 
-clipvet scan photos/ --model model.pt --clean trusted/ --flag-rate 0.001 --out scan"""
+clipvet scan photos/ --model model.pt --clean trusted/ --flag-rate 0.001 --out scan
+
+RAY_ADDRESS=head:6379 clipvet scan /shared/data --model /shared/model.pt --engine ray --workers 32 --out /shared/scan"""
 
 INTERRUPTED = 130
 
@@ -69,6 +73,13 @@ def scan(  # one parameter per option: typer reads them from the signature
     seed: Annotated[int, typer.Option(help="The one seed of everything random.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images per pass of the encoder.")] = 64,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each takes a shard at a time.")] = 1,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray",
+            help="Where they run; ray: on the cluster at RAY_ADDRESS, all of whose machines must see PAIRS, the model and --out.",
+        ),
+    ] = "local",
     device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
     quick_gelu: Annotated[
         bool | None, typer.Option("--quick-gelu/--no-quick-gelu", help="Whether the model uses QuickGELU.")
@@ -102,11 +113,13 @@ def scan(  # one parameter per option: typer reads them from the signature
         seed=seed,
         batch=batch,
         workers=workers,
+        engine=engine,
         device=device,
         quick_gelu=quick_gelu,
     )
     try:
-        with show_progress("scan") as progress:
+        # Ray prints what befalls its machines to standard output, which is for the report alone
+        with show_progress("scan") as progress, Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
             report = scan_pairs(sources, options, progress=progress)
     except KeyboardInterrupt:
         say(f"What is done is kept in {visible(str(out))}: run the same command to go on.")

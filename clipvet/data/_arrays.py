@@ -84,8 +84,8 @@ def _readable(path: Path, member: str = "") -> Iterator[None]:
 
 
 def _expect(shape: tuple[int, ...], rows: int | None) -> None:
-    if not shape or (rows is not None and shape[0] != rows):
-        raise ValueError(f"found the shape {shape} where there are {rows} pairs")
+    if not shape or (rows is not None and shape[0] != rows) or math.prod(shape[1:]) > _WIDEST:
+        raise ValueError(f"found the shape {shape} where there are {rows} pairs, of at most {_WIDEST:,} numbers each")
 
 
 def _from_npz(path: Path, member: str, rows: int | None) -> np.ndarray:
@@ -96,6 +96,6 @@ def _from_npz(path: Path, member: str, rows: int | None) -> np.ndarray:
         shape, fortran, dtype = header(file)
         _expect(shape, rows)
         size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or math.prod(shape[1:]) > _WIDEST or archive.getinfo(f"{member}.npy").file_size != file.tell() + size:
-            raise ValueError(f"found {dtype} {shape}, which is no array of numbers or does not fit its size")
+        if archive.getinfo(f"{member}.npy").file_size != file.tell() + size:
+            raise ValueError(f"found {dtype} {shape}, which does not fit its size")
         return np.frombuffer(file.read(size), dtype).reshape(shape, order="F" if fortran else "C")

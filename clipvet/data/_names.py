@@ -28,7 +28,7 @@ def shard_names(wanted: Sequence[tuple[str, str]]) -> list[str]:
         if counts[base.casefold()] > 1:
             base = f"{_slug(folder)}-{base}"
         name, number = base, 2
-        while name.casefold() in used or (name != _slug(stem) and name.casefold() in counts):
+        while name.casefold() in used:
             name, number = f"{base}-{number}", number + 1
         used.add(name.casefold())
         names.append(name)

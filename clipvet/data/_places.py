@@ -20,7 +20,7 @@ def image_root(table: Path, names: Iterable[str]) -> tuple[Path, str]:
     The table's folder is tried first and then the working folder, where open_clip looks; the first name that exists decides.
     """
     relative = [name for name in names if name and not Path(name).is_absolute() and not _URL.match(name)]
-    here, working = table.absolute().parent, Path.cwd()
+    here, working = table.parent, Path.cwd()
     for root in (here, working):
         if any(is_file(root / name) for name in relative):
             return root, f"Relative image paths in {table.name} start from {root}."

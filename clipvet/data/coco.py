@@ -83,7 +83,7 @@ def open_captions(paths: Sequence[Path], wanted: Wanted) -> PairSource:
         raise UsageError("expected no names of columns for captions in JSON, whose fields are fixed: leave them out")
     documents = [read_document(path) for path in paths]
     shards = [shard for path, document in zip(paths, documents, strict=True) for shard in _shards(path, document, wanted.rows)]
-    names = shard_names([(shard.name, shard.path.absolute().parent.name) for shard in shards])
+    names = shard_names([(shard.name, shard.path.parent.name) for shard in shards])
     roots = dict.fromkeys(str(root) for shard in shards for root in shard.roots)
     return PairSource(
         kind=" and ".join(dict.fromkeys(document.kind for document in documents)),
@@ -112,6 +112,6 @@ def _cut(entries: Sequence[Entry], rows: int) -> Iterator[tuple[Entry, ...]]:
 
 
 def _roots(path: Path) -> Iterator[Path]:
-    here = path.absolute().parent
+    here = path.parent
     for folder in (here, here.parent) if here.name == "annotations" else (here,):
         yield from (folder / name for name in _SUBFOLDERS if (folder / name).is_dir())

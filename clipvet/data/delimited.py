@@ -111,7 +111,7 @@ def open_lists(paths: Sequence[Path], wanted: Wanted) -> PairSource:
     if len(columns) > 1:
         found_in = "; ".join(f"{one.image} and {one.caption} in {path}" for one, path in islice(columns.items(), 2))
         raise UsageError(f"expected the same columns in all lists, found {found_in}: scan them one by one")
-    names = shard_names([(shard.name, shard.path.absolute().parent.name) for shard in shards])
+    names = shard_names([(shard.name, shard.path.parent.name) for shard in shards])
     return PairSource(
         kind="folder with a list of images" if all(shard.confined for shard in shards) else "list of images",
         shards=tuple(replace(shard, name=name) for shard, name in zip(shards, names, strict=True)),

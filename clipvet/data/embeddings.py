@@ -135,7 +135,7 @@ def open_clip_retrieval(roots: Sequence[Path], wanted: Wanted) -> PairSource:
     if wanted.image is not None:
         raise UsageError("expected no column of images for clip-retrieval's features, which lie in img_emb: leave it out")
     found = [(root, number, parts) for root in roots for number, parts in _parts(root)]
-    names = shard_names([(number, root.absolute().name) for root, number, _ in found])
+    names = shard_names([(number, root.name) for root, number, _ in found])
     first = next((parts["metadata"] for _, _, parts in found if "metadata" in parts), None)
     table = None if first is None else _table(first, wanted)
     shards = [
@@ -183,7 +183,7 @@ def open_datacomp(paths: Sequence[Path], wanted: Wanted) -> PairSource:
     if image is None:
         raise UsageError(f"expected features of images in {packed}, found {listed(arrays)}: name them with --image-col")
     text = next((name for name in arrays if image.endswith("_img") and name == image.removesuffix("_img") + "_txt"), None)
-    names = shard_names([(path.stem, path.absolute().parent.name) for path in paths])
+    names = shard_names([(path.stem, path.parent.name) for path in paths])
     shards = [
         EmbeddingShard(
             name=name,

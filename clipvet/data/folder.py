@@ -83,6 +83,8 @@ class FolderShard:
     def _pair(self, sample: Sample) -> Pair:
         if set(sample.key) & set("\r\n"):
             raise UnfitError("line break in the name", "a list of kept files has one name on each line")
+        if PurePosixPath(sample.key).name.startswith("._"):
+            raise UnfitError("macOS metadata", "it holds a file's attributes, not the file")
         image = self.root / self._image(sample)
         if sample.caption is not None:
             return Pair(key=sample.key, image=read_file(image), caption=sample.caption, path=image)
@@ -110,14 +112,14 @@ def open_folders(roots: Sequence[Path], wanted: Wanted) -> PairSource:
     roles = _roles(units[0], grouped[0], wanted)
     shards: list[FolderShard] = []
     for unit, samples, record in zip(units, grouped, records, strict=True):
-        shards += _cut(FolderShard(name=unit.absolute().name, root=unit, samples=samples, roles=roles, record=record), wanted.rows)
-    names = shard_names([(shard.name, shard.root.absolute().parent.name) for shard in shards])
+        shards += _cut(FolderShard(name=unit.name, root=unit, samples=samples, roles=roles, record=record), wanted.rows)
+    names = shard_names([(shard.name, shard.root.parent.name) for shard in shards])
     mapping = roles.mapping(extension(name) for sample in grouped[0][:_LOOK] for name in sample.files)
     return PairSource(
         kind="class folders" if by_class else f"{'img2dataset' if any(records) else 'images with captions'} (files)",
         shards=tuple(replace(shard, name=name) for shard, name in zip(shards, names, strict=True)),
         mapping=mapping | {"id": "(path)"} | ({"caption": "(name of the folder)"} if by_class else {}),
-        notes=(*_notes(files, grouped, by_class), *progress_notes(units)),
+        notes=(*_notes(files, grouped, by_class), *progress_notes(units, recorded=any(records))),
     )
 
 
@@ -128,10 +130,12 @@ def has_captions(files: Sequence[str]) -> bool:
 
 
 def _units(root: Path) -> list[Path]:
-    """Return the folders that img2dataset wrote and a table or statistics are named after; else the folder itself."""
-    below = sorted(path for path in root.iterdir() if path.is_dir())
-    written = [path for path in below if any(path.with_name(path.name + end).is_file() for end in (".parquet", "_stats.json"))]
-    return written or [root]
+    """Return the folders in it where a table or statistics are named after one, as img2dataset does; else the folder itself."""
+    inside = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    below = [path for path in inside if path.is_dir()]
+    written = any(path.with_name(path.name + end).is_file() for path in below for end in (".parquet", "_stats.json"))
+    loose = any(extension(path.name) in IMAGES for path in inside)
+    return below if written and not loose else [root]
 
 
 def _by_class(files: Sequence[str]) -> tuple[Sample, ...]:

@@ -34,11 +34,11 @@ def _is_record(path: Path) -> bool:
         return True
 
 
-def progress_notes(paths: Sequence[Path]) -> Iterator[str]:
-    """Note the shards whose download was not finished."""
+def progress_notes(paths: Sequence[Path], *, recorded: bool) -> Iterator[str]:
+    """Note the shards whose download was not finished; ``recorded`` where tables show that img2dataset wrote them."""
     done = [_stats(path).is_file() for path in paths]
     open_ = [path.name for path, is_done in zip(paths, done, strict=True) if not is_done]
-    if open_ and any(done):
+    if open_ and (recorded or any(done)):
         yield f"{len(open_)} of {len(paths)} shards have no _stats.json, so their download is unfinished: {listed(open_, 5)}."
 
 

@@ -21,6 +21,8 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is 
 def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
     """Return the files and folders that exist, in the order given, each once, and notes on those that do not.
 
+    Paths are absolute, so that they lead to the same files from any process.
+
     Raises:
         UsageError: a source is a URL or a command, or a pattern stands for too many names.
         UnreadableError: a source stands for nothing that exists.
@@ -43,7 +45,7 @@ def expand(sources: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
     once = {path.resolve(): path for path in reversed(paths)}
     if len(once) < len(paths):
         notes.append(f"{len(paths) - len(once)} files or folders are named more than once and are read once.")
-    return [path for path in paths if once[path.resolve()] is path], notes
+    return [path.absolute() for path in paths if once[path.resolve()] is path], notes
 
 
 def _names(source: str | Path) -> Iterator[str]:

@@ -147,20 +147,25 @@ def open_tables(paths: Sequence[Path], wanted: Wanted) -> PairSource:
     with open_parquet(paths[0]) as file:
         columns, notes = choose_columns(file.schema_arrow.names, wanted, str(paths[0]))
         holds = _check(file.schema_arrow, paths[0], columns)
-    names = shard_names([(path.stem, path.absolute().parent.name) for path in paths])
+    names = shard_names([(path.stem, path.parent.name) for path in paths])
     shards = []
     for name, path in zip(names, paths, strict=True):
-        root, note = _root(path, columns.image) if holds == TEXT else (path.absolute().parent, "")
+        root, note = _root(path, columns.image) if holds == TEXT else (path.parent, "")
         notes += [note] if note else []
         confined = holds == IMAGE or path.stem == "metadata"  # the layouts of Hugging Face keep images beside their table
         shards.append(TableShard(name=name, path=path, columns=columns, root=root, confined=confined))
     kind = "img2dataset (parquet)" if columns.status else "parquet"
-    return PairSource(kind=kind, shards=tuple(shards), mapping=columns.mapping(), notes=(*notes, *progress_notes(paths)))
+    return PairSource(
+        kind=kind,
+        shards=tuple(shards),
+        mapping=columns.mapping(),
+        notes=(*notes, *progress_notes(paths, recorded=columns.status is not None)),
+    )
 
 
 def _root(path: Path, column: str) -> tuple[Path, str]:
     try:
         first = next(read_columns(path, [column], _LOOK), None)
     except UnreadableError:  # told when the shard's turn comes
-        return path.absolute().parent, ""
+        return path.parent, ""
     return image_root(path, [clean(value) for value in values(first.column(column)) if value] if first is not None else [])

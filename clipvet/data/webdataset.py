@@ -133,13 +133,13 @@ def open_tars(paths: Sequence[Path], wanted: Wanted) -> PairSource:
     extensions, fields = _first_samples(paths)
     roles = choose_roles(wanted, extensions, fields, paths[0].name)
     records = records_beside(paths)
-    names = shard_names([(path.stem, path.absolute().parent.name) for path in paths])
+    names = shard_names([(path.stem, path.parent.name) for path in paths])
     shards = [TarShard(name=n, path=p, roles=roles, record=r) for n, p, r in zip(names, paths, records, strict=True)]
     return PairSource(
         kind="img2dataset (tar)" if any(records) else "webdataset (tar)",
         shards=tuple(shards),
         mapping=roles.mapping(extensions),
-        notes=(*progress_notes(paths), *(lost_notes(paths) if any(records) else ())),
+        notes=(*progress_notes(paths, recorded=any(records)), *(lost_notes(paths) if any(records) else ())),
     )
 
 

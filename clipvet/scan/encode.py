@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clipvet.data.images import decode_image
 from clipvet.data.pairs import Embeddings, Pair, Shard, Unread
-from clipvet.errors import ImageError, UnreadableError
+from clipvet.errors import ImageError, UnreadableError, UsageError
 from clipvet.models.base import ClipModel
 from clipvet.scan.base import PixelScorer
 from clipvet.scan.store import Store, write_array, write_table
@@ -69,33 +69,46 @@ def encode_shard(
         progress: called with the number of pairs read so far.
 
     Returns:
-        Facts for the marker: pairs, and what was not read, counted by kind.
+        Facts for the marker: pairs, what was not read, counted by kind, and why the shard as a whole could not be read to its
+        end, empty where it could: the scan goes on with the other shards.
 
     Raises:
-        UnreadableError: the shard cannot be read at all, or holds images and there is no model.
+        UsageError: the shard holds images and there is no model.
         UnwritableError: the disk is full.
     """
-    ready = shard.embeddings()
-    if ready is not None:
-        return _write(shard, number, store, _ready(ready))
-    if model is None:
-        raise UnreadableError(f"expected --model for {shard.name}, which holds images: name the CLIP that encodes them")
     rows = _Rows(pixel_scores={scorer.name: [] for scorer in pixel_scorers})
-    for part in _batches(shard, model.image_size, batch, threads):
+    try:
+        ready = shard.embeddings()
+    except UnreadableError as fault:
+        return {**_write(shard, number, store, rows), "error": str(fault)}
+    if ready is not None:
+        return {**_write(shard, number, store, _ready(ready)), "error": ""}
+    if model is None:
+        raise UsageError(f"expected --model for {shard.name}, which holds images: name the CLIP that encodes them")
+    faults: list[str] = []
+    for part in _batches(_until_fault(shard, faults), model.image_size, batch, threads):
         good = [item for item in part if not isinstance(item, Unread)]
         rows.unread += [item for item in part if isinstance(item, Unread)]
         if good:
             _encode(rows, model, good, pixel_scorers, seed)
         if progress:
             progress(len(rows.pairs) + len(rows.unread))
-    return _write(shard, number, store, rows)
+    return {**_write(shard, number, store, rows), "error": " ".join(faults)}
 
 
-def _batches(shard: Shard, size: int, batch: int, threads: int) -> Iterator[list[Decoded]]:
+def _until_fault(shard: Shard, faults: list[str]) -> Iterator[Pair | Unread]:
+    """Yield what can be read; where that ends early, the reason is appended to ``faults``."""
+    try:
+        yield from shard.pairs()
+    except UnreadableError as fault:
+        faults.append(str(fault))
+
+
+def _batches(pairs: Iterator[Pair | Unread], size: int, batch: int, threads: int) -> Iterator[list[Decoded]]:
     """Decode some batches ahead of the one that is encoded, in the order of the shard."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: list[Future[Decoded]] = []
-        for pair in shard.pairs():
+        for pair in pairs:
             waiting.append(pool.submit(_decode, pair, size))
             if len(waiting) >= AHEAD * batch:
                 yield [future.result() for future in waiting[:batch]]

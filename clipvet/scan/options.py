@@ -14,6 +14,7 @@ from clipvet.scan.official_code import OFFICIAL
 __all__ = ["ScanOptions", "build_scorers"]
 
 PRESETS = ("default", "official-code")
+ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class ScanOptions:
         seed: the one seed of everything random.
         batch: images per pass of the encoder.
         workers: processes; each takes a shard at a time.
+        engine: ``local`` for processes of this machine, or ``ray`` for workers on a cluster, all of whose machines must see
+            ``out``; see :func:`clipvet.scan.on_ray.run_on_ray`.
         device: torch device.
         quick_gelu: overrides what the model's file says about its activation.
 
@@ -66,6 +69,7 @@ class ScanOptions:
     seed: int = 0
     batch: int = 64
     workers: int = 1
+    engine: str = "local"
     device: str = "cpu"
     quick_gelu: bool | None = None
 
@@ -76,6 +80,8 @@ class ScanOptions:
             raise UsageError("expected at least one pair in the reference, one image in a batch and one worker")
         if self.preset not in PRESETS:
             raise UsageError(f"expected a preset out of {', '.join(PRESETS)}, got {self.preset!r}")
+        if self.engine not in ENGINES:
+            raise UsageError(f"expected an engine out of {', '.join(ENGINES)}, got {self.engine!r}")
         build_scorers(self)
 
 

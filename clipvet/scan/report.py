@@ -116,6 +116,7 @@ def build_scan_report(s: Scanned) -> ScanReport:
         suspects=_suspects(s),
         groups=groups,
         warnings=_warnings(s),
+        errors=tuple(found["error"] for found in s.facts.values() if found["error"]),
         coverage=Coverage(done=s.scored, asked=total),
         written=s.written,
         settings={field.name: getattr(s.options, field.name) for field in fields(s.options)},

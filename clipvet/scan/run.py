@@ -162,6 +162,9 @@ class _Scan:
 
 
 def _first(facts: dict[int, Facts]) -> str:
+    errors = [found["error"] for found in facts.values() if found["error"]]
+    if errors:
+        return str(errors[0])
     counts: Counter[str] = Counter()
     for found in facts.values():
         counts.update(found["unread"])

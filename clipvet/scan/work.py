@@ -1,4 +1,4 @@
-"""The work on one shard, and who does it: this process, or several. Nothing but numbers of shards goes to a worker."""
+"""The work on one shard, and who does it: this process, several, or a cluster. Nothing but numbers of shards goes to a worker."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from clipvet.data.pairs import PairSource
 from clipvet.models.base import ClipModel
 from clipvet.models.bases import load_base
 from clipvet.scan.encode import encode_shard
+from clipvet.scan.on_ray import run_on_ray
 from clipvet.scan.options import ScanOptions, build_scorers
 from clipvet.scan.reference import Reference, load_reference
 from clipvet.scan.scoring import score_shard
@@ -109,7 +110,11 @@ def run_units(job: Job, shards: Sequence[int], progress: Callable[[int], None]) 
         shards: what is to be done.
         progress: called with pairs done within a shard, where one process does the work.
     """
-    if job.options.workers == 1 or len(shards) == 1:
+    if not shards:
+        return
+    if job.options.engine == "ray":
+        yield from run_on_ray(job, shards)
+    elif job.options.workers == 1 or len(shards) == 1:
         for shard in shards:
             yield shard, job.do(shard, progress)
     else:

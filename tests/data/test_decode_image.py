@@ -98,3 +98,11 @@ def test_a_missing_file_has_a_kind_of_its_own(tmp_path):
     with pytest.raises(UnreadableError, match="found nothing") as caught:
         load_image(tmp_path / "gone.png", 32)
     assert caught.value.kind == "no image file"
+
+
+def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("clipvet.data.images._MAX_BYTES", 1000)
+    (tmp_path / "a.png").write_bytes(bytes(1001))
+    with pytest.raises(ImageError, match="at most 1,000 bytes, found 1,001") as caught:
+        load_image(tmp_path / "a.png", 32)
+    assert caught.value.kind == "image too large"

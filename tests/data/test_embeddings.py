@@ -72,6 +72,7 @@ def test_a_missing_part_is_an_error(tmp_path):
 
 def datacomp(folder, stem, rows, **more):
     arrays = {f"{model}_{side}": features(rows, hash_of(model, side)) for model in ("b32", "l14") for side in ("img", "txt")}
+    arrays["l14_txt"] = np.asfortranarray(arrays["l14_txt"])
     np.savez(folder / f"{stem}.npz", **arrays, dedup=np.arange(rows), **more)
     write_parquet(
         folder / f"{stem}.parquet",
@@ -196,6 +197,7 @@ HOSTILE = {
     "no literal": npy("{'descr': '<f2', 'fortran_order': False, 'shape': (5, 8"),
     "too few rows": saved(features(4, 0)),
     "too many rows": saved(features(6, 0)),
+    "too wide": saved(np.zeros((5, 16_385), np.float16)),
     "a vector": saved(np.zeros(5, np.float16)),
     "a cube": saved(np.zeros((5, 2, 2), np.float16)),
     "integers": saved(np.zeros((5, 8), np.int32)),

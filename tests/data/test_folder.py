@@ -50,6 +50,7 @@ def test_what_is_no_pair_is_counted_or_noted(tmp_path):
     (tmp_path / "dead.jpg").symlink_to(tmp_path / "nowhere.jpg")
     put(tmp_path / "pipe.txt")
     os.mkfifo(tmp_path / "pipe.jpg")
+    put(tmp_path / "._good.jpg")
     put(tmp_path / "notes.md")
     put(tmp_path / "config.json")
     put(tmp_path / ".hidden" / "x.jpg")
@@ -61,6 +62,7 @@ def test_what_is_no_pair_is_counted_or_noted(tmp_path):
         "no image": ["no-image"],
         "several images": ["two"],
         "caption is not UTF-8": ["latin"],
+        "macOS metadata": ["._good"],
         "line break in the name": ["line\nbreak"],
         "file not found": ["dead", "pipe"],
     }
@@ -127,3 +129,14 @@ def test_a_file_or_field_can_be_named(tmp_path):
     assert (pair.image, pair.caption, pair.uid, pair.path) == (b"png", "words", "3", tmp_path / "a.png")
     with pytest.raises(UsageError, match=r"'title' in .*, found jpg, json, png, alt, id"):
         open_pairs([tmp_path], caption_col="title")
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("clipvet.data._reading.LIMIT", 1000)
+    put(tmp_path / "a.jpg", bytes(1001))
+    put(tmp_path / "a.txt")
+    put(tmp_path / "b.jpg", bytes(1000))
+    put(tmp_path / "b.txt")
+    pairs, unread = read_shard(only_shard(tmp_path))
+    assert list(pairs) == ["b"]
+    assert unread == {"file too large": ["a"]}

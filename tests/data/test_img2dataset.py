@@ -65,6 +65,12 @@ def test_unfinished_shards_are_noted(tmp_path):
     )
 
 
+@pytest.mark.parametrize("stats", [True, False])
+def test_a_single_shard_is_unfinished_without_its_statistics(tmp_path, stats):
+    download(tmp_path, "00000", ["000000000"], stats=stats)
+    assert len(open_pairs([tmp_path]).notes) == (not stats)
+
+
 def test_a_table_that_cannot_be_read_does_not_cost_the_tar(tmp_path):
     download(tmp_path, "00000", ["000000000"])
     data = (tmp_path / "00000.parquet").read_bytes()
@@ -120,6 +126,19 @@ def test_the_layout_of_files(tmp_path):
         for i in range(2)
     ]
     assert unread == {"download failed": ["000000002"]}
+
+
+def test_no_folder_of_a_download_is_left_out(tmp_path):
+    files(tmp_path, "00000", ["000000000"])
+    files(tmp_path, "00001", ["000010000"])
+    for rest in ("00001.parquet", "00001_stats.json"):
+        (tmp_path / rest).unlink()
+    source = open_pairs([tmp_path])
+    assert [list(read_shard(shard)[0]) for shard in source.shards] == [["000000000"], ["000010000"]]
+    assert source.notes == ("1 of 2 shards have no _stats.json, so their download is unfinished: 00001.",)
+    (tmp_path / "loose.jpg").write_bytes(picture(0))
+    (shard,) = open_pairs([tmp_path]).shards
+    assert read_shard(shard)[1] == {"no caption": ["loose"]}
 
 
 @pytest.mark.parametrize("encoding", ["jpg", "png", "webp"])

@@ -126,56 +126,6 @@ def tars(folder, names):
         write_tar(folder / name, sample(f"{i}"))
 
 
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [
-        ("{00000..00002}.tar", "012"),
-        ("{2..0}.tar", ""),
-        ("0000{2..0}.tar", "210"),
-        ("{00000,00002}.tar", "02"),
-        ("0000[12].tar", "12"),
-        ("*.tar", "012"),
-        ("**/*.tar", "0123"),
-        ("{sub/00003,0000{0,1}}.tar", "301"),
-        ("00001.tar::{T}/00000.tar", "10"),
-        ("{T}", "0123"),
-    ],
-)
-def test_patterns(tmp_path, monkeypatch, pattern, expected):
-    tars(tmp_path, ["00000.tar", "00001.tar", "00002.tar", "sub/00003.tar"])
-    monkeypatch.chdir(tmp_path)
-    pattern = pattern.replace("{T}", str(tmp_path))
-    if not expected:
-        with pytest.raises(UnreadableError, match=re.escape(f"found nothing at {pattern}")):
-            open_pairs([pattern])
-        return
-    for source in (pattern, str(tmp_path / pattern) if "::" not in pattern else pattern):
-        assert [keys_of(shard) for shard in open_pairs([source]).shards] == [[key] for key in expected]
-
-
-def test_a_name_that_exists_is_no_pattern(tmp_path):
-    tars(tmp_path, ["{0..1}.tar", "a[b].tar", "0.tar"])
-    assert [shard.path.name for shard in open_pairs([tmp_path / "{0..1}.tar", str(tmp_path / "a[b].tar")]).shards] == [
-        "{0..1}.tar",
-        "a[b].tar",
-    ]
-
-
-def test_gaps_are_noted(tmp_path):
-    tars(tmp_path, ["00000.tar", "00003.tar"])
-    source = open_pairs([tmp_path / "{00000..00003}.tar"])
-    assert len(source.shards) == 2
-    assert source.notes == (
-        f"2 of the files that {tmp_path}/{{00000..00003}}.tar stands for do not exist, the first being 00001.tar, 00002.tar.",
-    )
-
-
-def test_what_is_named_twice_is_read_once(tmp_path):
-    tars(tmp_path, ["a.tar", "b.tar"])
-    source = open_pairs([tmp_path / "a.tar", tmp_path / "b.tar", tmp_path / "." / "a.tar", tmp_path / "b*.tar"])
-    assert [keys_of(shard) for shard in source.shards] == [["0"], ["1"]]
-
-
 def test_names_of_shards_differ_and_are_file_names(tmp_path):
     names = ["a/00000.tar", "b/00000.tar", "c/x/00000.tar", "d/x/00000.tar", "d/my shard: 1.tar", "d/a-00000.tar", "e/A-00000.tar"]
     tars(tmp_path, names)
@@ -187,30 +137,6 @@ def test_names_of_shards_differ_and_are_file_names(tmp_path):
         assert found == [shard.name for shard in open_pairs([tmp_path / name for name in order]).shards]
     assert [shard.name for shard in open_pairs([tmp_path / "a", tmp_path / "b"]).shards] == ["a-00000", "b-00000"]
     assert [shard.name for shard in open_pairs([tmp_path / "a"]).shards] == ["00000"]
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("pipe:curl http://x", "clipvet runs no commands"),
-        ("a.tar::pipe:cat b.tar", "clipvet runs no commands"),
-        ("https://example.org/{0..9}.tar", "nothing is fetched over the network"),
-        ("s3://bucket/0.tar", "got the address s3://bucket/0.tar"),
-        ("a.tar::hf://datasets/x", "got the address hf://"),
-        ("", "got an empty name"),
-        ("{0..99999999999}.tar", "at most 1,000,000 files"),
-        ("{0..999}{0..999}{0..999}.tar", "at most 1,000,000 files"),
-    ],
-)
-def test_what_is_no_local_file_is_refused(source, message):
-    with pytest.raises(UsageError, match=re.escape(message)):
-        open_pairs([source])
-
-
-def test_a_long_list_of_names_is_a_pattern(tmp_path, monkeypatch):
-    tars(tmp_path, ["0.tar"])
-    monkeypatch.chdir(tmp_path)
-    assert len(open_pairs(["::".join(["0.tar"] * 2000)]).shards) == 1
 
 
 def test_nothing_is_an_error(tmp_path):
@@ -294,3 +220,12 @@ def test_a_pipe_or_dead_link_is_an_error_and_not_waited_for(tmp_path, name):
     (tmp_path / name).symlink_to(tmp_path / "nowhere")
     with pytest.raises(UnreadableError, match="dead link"):
         open_pairs([tmp_path])
+
+
+def test_a_source_named_from_the_working_folder_is_found_from_others(tmp_path, monkeypatch):
+    make_folder(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (shard,) = open_pairs(["."]).shards
+    monkeypatch.chdir("/")
+    assert shard.name == tmp_path.name
+    assert [item.path for item in shard.pairs()] == [tmp_path / f"{i}.jpg" for i in range(3)]

@@ -185,6 +185,7 @@ def test_only_pairs_are_kept_whatever_is_asked_for(tmp_path):
     path.write_bytes(path.read_bytes()[:-500])  # the padding of the last member is missing too
     kept = only_shard(path).write_kept(Everything(), tmp_path / "out")
     assert [m[0] for m in members_of(kept.files[0])] == ["a.jpg", "a.json", "a.txt", "b.jpg", "b.json", "b.txt"]
+    assert kept.files[0].stat().st_size % 512 == 0
     assert (kept.kept, kept.dropped) == (2, 2)
     assert read_shard(only_shard(kept.files[0]))[1] == {}
 

@@ -190,6 +190,17 @@ def test_bad_images_are_counted_and_named(make_tars: MakeTars, tmp_path: Path, p
     assert any("broken" in example for example in report.counts.examples["image cannot be decoded"])
 
 
+def test_a_shard_that_cannot_be_read_is_an_error_in_the_report_and_the_others_are_scanned(
+    make_tars: MakeTars, tmp_path: Path
+) -> None:
+    paths = make_tars(30)
+    paths[1].write_bytes(b"this is no tar" * 100)
+    report = scan(paths, tmp_path / "out")
+    assert report.counts.scored == 20
+    assert len(report.errors) == 1
+    assert "00001.tar" in report.errors[0]
+
+
 def test_a_trusted_set_is_reference_and_threshold(make_tars: MakeTars, tmp_path: Path) -> None:
     trusted = make_tars(60)
     kept = [path.rename(tmp_path / f"trusted-{path.name}") for path in trusted]
@@ -224,7 +235,7 @@ def test_a_k_below_the_expected_poison_is_said(make_tars: MakeTars, tmp_path: Pa
 
 
 def test_images_without_a_model_are_one_sentence(make_tars: MakeTars, tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="expected --model for 00000, which holds images"):
+    with pytest.raises(UsageError, match="expected --model for 00000, which holds images"):
         scan(make_tars(9), tmp_path / "out", model=None)
 
 
