@@ -55,7 +55,9 @@ def scan(  # one parameter per option: typer reads them from the signature
     preset: Annotated[
         str, typer.Option(help="default, or official-code: SLOF and DAO with the published code's slips.")
     ] = "default",
-    k: Annotated[int | None, typer.Option(min=2, help="Neighbours.  [default: the scorer's own]")] = None,
+    k: Annotated[
+        int | None, typer.Option(min=2, help="Neighbours.  [default: ten times the poison the reference may hold]")
+    ] = None,
     features: Annotated[
         str | None, typer.Option(metavar="image|text|both", help="Features that are compared.  [default: image]")
     ] = None,
@@ -65,7 +67,7 @@ def scan(  # one parameter per option: typer reads them from the signature
         list[str] | None, typer.Option(metavar="PAIRS", help="A trusted set: it is the reference and sets the threshold.")
     ] = None,
     flag_rate: Annotated[float, typer.Option(help="Share of the pairs that is flagged; of clean ones, with --clean.")] = 0.01,
-    poison_rate: Annotated[float, typer.Option(help="Poison that the scan should withstand, as a share; for a warning.")] = 0.001,
+    poison_rate: Annotated[float, typer.Option(help="Poison of one kind that the scan should withstand, as a share.")] = 0.01,
     image_col: Annotated[str | None, typer.Option(help="Column or member with the image.  [default: recognised]")] = None,
     caption_col: Annotated[str | None, typer.Option(help="Column or member with the caption.  [default: recognised]")] = None,
     id_col: Annotated[str | None, typer.Option(help="Column or member with the key.  [default: recognised]")] = None,

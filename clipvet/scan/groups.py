@@ -13,12 +13,12 @@ from clipvet.scan.base import PairFeatures
 __all__ = ["find_groups", "usual_similarity"]
 
 LEAST = 3  # pairs in a group
-QUANTILE = 0.999  # of the similarities of unrelated pairs, above which two pairs are alike
+QUANTILES = {"image": 0.999, "text": 0.99}  # of the similarities of unrelated pairs, above which two pairs are alike
 SAME = 0.999  # what is this similar is alike, however many pairs of the data are
 CHUNK = 2048
 
 
-def usual_similarity(features: Tensor, quantile: float = QUANTILE, *, most: int = 1024) -> float:
+def usual_similarity(features: Tensor, quantile: float, *, most: int = 1024) -> float:
     """A quantile of the cosine similarities among unrelated pairs: what two pairs must exceed to be called alike.
 
     It is cut at 0.999, since many pairs of the data may be copies.
@@ -38,8 +38,8 @@ def usual_similarity(features: Tensor, quantile: float = QUANTILE, *, most: int 
 def find_groups(suspects: PairFeatures, reference: PairFeatures) -> np.ndarray:
     """Number the groups of suspicious pairs that are alike in image and, where there are texts, in text.
 
-    Two pairs are alike where their similarity exceeds that of all but one in a thousand pairs of the reference, for each kind of
-    features; a group is what is connected by that.
+    Two pairs are alike where their images are more similar than all but one in a thousand pairs of the reference, and their texts
+    than all but one in a hundred (one caption has many wordings); a group is what is connected by that.
 
     Args:
         suspects: features of the suspicious pairs.
@@ -48,9 +48,8 @@ def find_groups(suspects: PairFeatures, reference: PairFeatures) -> np.ndarray:
     Returns:
         ``int (n,)``: number of each pair's group, from 1 for the largest; 0 where fewer than three are connected.
     """
-    links = [
-        _links(getattr(suspects, kind), getattr(reference, kind)) for kind in ("image", "text") if _both(suspects, reference, kind)
-    ]
+    kinds = [kind for kind in QUANTILES if _both(suspects, reference, kind)]
+    links = [_links(getattr(suspects, kind), usual_similarity(getattr(reference, kind), QUANTILES[kind])) for kind in kinds]
     alike = links[0].multiply(links[1]) if len(links) == 2 else links[0]
     _, label = connected_components(alike, directed=False)
     sizes = np.bincount(label)
@@ -66,9 +65,8 @@ def _both(suspects: PairFeatures, reference: PairFeatures, kind: str) -> bool:
     return getattr(suspects, kind) is not None and getattr(reference, kind) is not None
 
 
-def _links(features: Tensor, reference: Tensor) -> coo_array:
+def _links(features: Tensor, limit: float) -> coo_array:
     """Which rows are alike, as a sparse matrix of ones, found in chunks."""
-    limit = usual_similarity(reference)
     found = [
         torch.nonzero(part @ features.T > limit) + torch.tensor([start, 0], device=features.device)
         for start, part in zip(range(0, len(features), CHUNK), features.split(CHUNK), strict=True)

@@ -37,7 +37,8 @@ def run_on_ray(job: Job, shards: Sequence[int]) -> Iterator[tuple[int, Facts]]:
     The cluster is the one that this process is connected to already, else the one that ``RAY_ADDRESS`` names, else one of
     this machine's own with a CPU per worker, which is shut down in the end. Every machine needs clipvet, and sees the pairs,
     the model and ``options.out`` under the same paths: a shared file system. A worker has a CPU, or a GPU where
-    ``options.device`` is one, and loads the model once; one that dies is begun anew and does its shard again.
+    ``options.device`` is one, and loads the model once; one that dies is begun anew and does its shard again. The machine that
+    begins the scan uses ``options.device`` too.
 
     Args:
         job: the stage.
@@ -53,7 +54,6 @@ def run_on_ray(job: Job, shards: Sequence[int]) -> Iterator[tuple[int, Facts]]:
     ray = _import_ray()
     with _cluster(ray, job.options), _tries(job.store) as tries:
         numbers = ray.data.from_items(list(shards), override_num_blocks=len(shards))
-        numbers.context.enable_progress_bars = False
         answers = numbers.map_batches(
             ShardWorker,
             fn_constructor_args=(_for_workers(job), Path.cwd(), tries),
@@ -67,7 +67,7 @@ def run_on_ray(job: Job, shards: Sequence[int]) -> Iterator[tuple[int, Facts]]:
                 yield int(row["shard"]), _facts(json.loads(row["answer"]))
         except ray.exceptions.RayError as error:
             raise ClipvetError(
-                f"expected workers on Ray to do the shards, but {str(error).strip().splitlines()[-1]}: see that every machine has "
+                f"expected workers on Ray to do the shards, but {_line(error, -1)}: see that every machine has "
                 "the same clipvet, and run the same command again; it goes on with what is whole"
             ) from error
 
@@ -133,7 +133,7 @@ def _import_ray() -> Any:
 
 @contextmanager
 def _cluster(ray: Any, options: ScanOptions) -> Iterator[None]:
-    """Be connected to a cluster, and leave things as they were."""
+    """Be connected to a cluster. One that was begun here is ended; a connection stays until this process ends."""
     if ray.is_initialized():
         yield
         return
@@ -144,15 +144,18 @@ def _cluster(ray: Any, options: ScanOptions) -> Iterator[None]:
     try:
         ray.init(address="auto" if address else "local", log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        place = f"at RAY_ADDRESS {address!r}" if address else "on this machine"
         raise UsageError(
-            f"expected a Ray cluster at {f'RAY_ADDRESS {address!r}' if address else 'this machine'}, but {error}: begin one with "
-            "'ray start --head', unset RAY_ADDRESS, or use the local engine"
+            f"expected a Ray cluster {place}, but {_line(error, 0)}: begin one with 'ray start --head', unset RAY_ADDRESS, or "
+            "use the local engine"
         ) from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         yield
     finally:
-        ray.shutdown()
+        if not address:  # else the next stage uses it again; not every Ray Data can come back to a cluster that it left
+            ray.shutdown()
 
 
 @contextmanager
@@ -181,3 +184,8 @@ def _facts(answer: Mapping[str, Any]) -> Facts:
     found: Exception = getattr(errors, name)(message) if name in errors.__all__ else RuntimeError(f"{name}: {message}")
     found.add_note(answer["trace"])  # for --debug
     raise found
+
+
+def _line(error: Exception, at: int) -> str:
+    """One line of an error that may have pages."""
+    return (str(error).strip() or type(error).__name__).splitlines()[at].rstrip(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from clipvet.scan.official_code import OFFICIAL
 __all__ = ["ScanOptions", "build_scorers"]
 
 PRESETS = ("default", "official-code")
+BATCH = 2048  # pairs in a batch of the published method
+MARGIN = 10  # neighbours per poisoned pair of one kind that the reference may hold; measured in benchmarks/scan_pocket.py
 ENGINES = ("local", "ray")
 
 
@@ -28,13 +31,15 @@ class ScanOptions:
         scorers: names out of :data:`clipvet.scan.ALL_SCORERS`; the first one ranks and flags.
         preset: ``default``, or ``official-code`` for SLOF and DAO as the published code computes them, each batch of 2,048 among
             itself.
-        k: neighbours; None for each scorer's own default.
+        k: neighbours; None for ten times the poisoned pairs of one kind that the reference may hold, and at least what a scorer
+            has by default.
         modality: features that neighbourhood scorers compare: image, text or both; None for their default.
         reference: pairs in the random sample that pairs are compared with.
         batches: compare every 2,048 pairs with as many of the reference, drawn for them alone, as published.
         clean: a trusted set that serves as the reference and sets the threshold.
         flag_rate: share of the pairs that is flagged, or of clean pairs at most, where there is a trusted set.
-        poison_rate: largest share of poisoned pairs of one kind that the scan should withstand; for a warning only.
+        poison_rate: largest share of poisoned pairs of one kind that the scan should withstand: with the size of the reference it
+            sets ``k``.
         image_col: column or member with the image.
         caption_col: column or member with the caption.
         id_col: column or member with the key.
@@ -61,7 +66,7 @@ class ScanOptions:
     batches: bool = False
     clean: tuple[str, ...] = ()
     flag_rate: float = 0.01
-    poison_rate: float = 0.001
+    poison_rate: float = 0.01
     image_col: str | None = None
     caption_col: str | None = None
     id_col: str | None = None
@@ -83,6 +88,16 @@ class ScanOptions:
         if self.engine not in ENGINES:
             raise UsageError(f"expected an engine out of {', '.join(ENGINES)}, got {self.engine!r}")
         build_scorers(self)
+
+    @property
+    def compared(self) -> int:
+        """Pairs that each pair is compared with."""
+        return min(BATCH, self.reference) if self.batches else self.reference
+
+    @property
+    def poison_expected(self) -> float:
+        """Poisoned pairs of one kind that these hold at most, if the rate is as stated; a trusted set holds none."""
+        return 0.0 if self.clean else self.poison_rate * self.compared
 
 
 def build_scorers(options: ScanOptions) -> tuple[dict[str, PairScorer], dict[str, PixelScorer]]:
@@ -106,6 +121,8 @@ def build_scorers(options: ScanOptions) -> tuple[dict[str, PairScorer], dict[str
 
 def _settings(scorer: Any, options: ScanOptions) -> dict[str, Any]:
     """Those of the stated settings that a scorer has."""
-    stated = {"k": options.k, "modality": options.modality, "seed": options.seed}
-    known = {field.name for field in fields(scorer)}
+    known: dict[str, Any] = {field.name: field.default for field in fields(scorer)}
+    stated: dict[str, Any] = {"k": options.k, "modality": options.modality, "seed": options.seed}
+    if options.k is None and "k" in known and options.preset == "default":
+        stated["k"] = max(known["k"], math.ceil(MARGIN * options.poison_expected))
     return {key: value for key, value in stated.items() if key in known and value is not None}

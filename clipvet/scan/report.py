@@ -43,7 +43,10 @@ EXAMPLES = 5  # of each kind of what was not read
 
 @dataclass(frozen=True, kw_only=True)
 class Scanned:
-    """Everything that a finished scan knows; ``trusted`` says whether the reference is a trusted set of the user's."""
+    """Everything that a finished scan knows.
+
+    ``trusted`` says whether the reference is a trusted set of the user's, ``asked`` how many pairs it was to have.
+    """
 
     source: PairSource
     paths: tuple[str, ...]
@@ -51,6 +54,7 @@ class Scanned:
     store: Store
     model: ClipModel | None
     reference: Reference
+    asked: int
     facts: Mapping[int, Mapping[str, Any]]
     scored: int
     threshold: float
@@ -156,15 +160,14 @@ def _promise(s: Scanned) -> str:
 def _warnings(s: Scanned) -> tuple[str, ...]:
     """What weakens this scan."""
     found = []
-    size = min(2048, len(s.reference.features)) if s.options.batches else len(s.reference.features)
-    expected = s.options.poison_rate * size
-    if s.k and not s.trusted and s.k <= expected:
+    expected = s.options.poison_expected
+    if 0 < s.k <= expected:
         found.append(
-            f"k = {s.k} does not exceed the {expected:.0f} poisoned pairs that a reference of {size:,} holds at a poison rate of "
-            f"{s.options.poison_rate:g}: they would be each other's neighbours; raise --k or lower --reference"
+            f"k = {s.k} does not exceed the {expected:.0f} poisoned pairs that a reference of {s.options.compared:,} holds at a "
+            f"poison rate of {s.options.poison_rate:g}: they would be each other's neighbours; raise --k or lower --reference"
         )
-    if s.k and not s.trusted and len(s.reference.features) < s.options.reference:
-        found.append(f"the data hold {len(s.reference.features):,} usable pairs, fewer than the {s.options.reference:,} asked for")
+    if s.k and s.options.reference < s.asked:
+        found.append(f"the reference holds {s.options.reference:,} pairs and not the {s.asked:,} asked for: there are no more")
     if s.model is None:
         found.append(
             "ready features were scanned: scores say what the model behind them sees, and which model that was is not known"
@@ -200,7 +203,7 @@ def _groups(s: Scanned) -> tuple[SuspectGroup, ...]:
                 share=len(at) / max(1, s.read),
                 mean_score=float(s.suspects.scores[at].mean()),
                 keys=tuple(s.suspects.table["key"][i] for i in at[:EXAMPLES]),
-                likeness="look and caption are closer than in all but one in a thousand pairs of the reference",
+                likeness="images closer than all but one in 1,000 pairs of the reference, captions than all but one in 100",
                 note=note,
             )
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,6 +66,8 @@ class _Scan:
         if not shards:
             raise UsageError(f"expected pairs in {', '.join(self.paths)}, could use none of them: {_first(facts)}")
         reference, trusted = self._reference(source, store, shards, model)
+        asked, options = options.reference, replace(options, reference=min(options.reference, len(reference.features)))
+        self.options = options
         scores = self._stage("scores", source, store, self._score_identity(model, save_reference(store, reference)), None, shards)
         names = list(options.scorers)
         limit = threshold_of(store, shards, names[0], options.flag_rate)
@@ -82,6 +84,7 @@ class _Scan:
                 store=store,
                 model=model,
                 reference=reference,
+                asked=asked,
                 facts=facts,
                 scored=sum(found["scored"] for found in scores.values()),
                 threshold=limit,

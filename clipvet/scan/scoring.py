@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from clipvet.scan.base import PairFeatures, PairScorer
+from clipvet.scan.options import BATCH
 from clipvet.scan.reference import Reference, load_features
 from clipvet.scan.store import Store, read_table, write_table
 
-__all__ = ["BATCH", "score_features", "score_shard"]
-
-BATCH = 2048  # queries at a time; the batch of the published method
+__all__ = ["score_features", "score_shard"]
 
 
 def score_features(queries: PairFeatures, reference: PairFeatures, scorers: Mapping[str, PairScorer]) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing import get_context
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from clipvet.data.pairs import PairSource
+from clipvet.errors import ClipvetError
 from clipvet.models.base import ClipModel
 from clipvet.models.bases import load_base
 from clipvet.scan.encode import encode_shard
@@ -122,8 +124,14 @@ def run_units(job: Job, shards: Sequence[int], progress: Callable[[int], None]) 
         threads = max(1, torch.get_num_threads() // workers)
         with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(job, threads)) as pool:
             waiting = {pool.submit(_do, shard): shard for shard in shards}
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
+            try:
+                for future in as_completed(waiting):
+                    yield waiting[future], future.result()
+            except BrokenProcessPool as error:
+                raise ClipvetError(
+                    f"expected {workers} workers to live, but one was killed (often for want of memory): run the same command "
+                    "again, with fewer --workers; it goes on with what is whole"
+                ) from error
 
 
 _job: Job | None = None  # a worker process's own

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clipvet.pocket.tasks import load_task
+from clipvet.pocket.tasks import load_task, task_names
 
 MakeTars = Callable[..., list[Path]]
 Change = Callable[[int, Tensor, str], tuple[Tensor, str]]
@@ -32,12 +32,14 @@ def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 @pytest.fixture(scope="session")
 def pictures() -> list[tuple[Tensor, str]]:
-    """Pictures of the pocket with captions."""
-    task = load_task("signs")
-    images, labels = task.train_images(2)
-    names = [f"a picture of {task.class_names[label]}" for label in labels.tolist()]
-    pick = torch.randperm(len(names), generator=torch.Generator().manual_seed(0))[:120].tolist()
-    return [(images[at], names[at]) for at in pick]
+    """Pictures of the pocket with captions, one of each class of some tasks: no two are alike."""
+    found: dict[str, Tensor] = {}
+    for name in task_names():
+        task = load_task(name)
+        images, labels = task.train_images(1)
+        for label, caption in enumerate(task.class_names):
+            found.setdefault(f"a picture of {caption}", images[labels.tolist().index(label)])
+    return [(image, caption) for caption, image in list(found.items())[:120]]
 
 
 @pytest.fixture

@@ -44,10 +44,9 @@ def assert_same_results(found: Path, wanted: Path) -> None:
     assert one.pop("dao") == pytest.approx(two.pop("dao"), rel=1e-3, abs=1e-3)
     assert one == two
     assert sum(one["suspect"]) == len(one["key"]) // 10
-    listed = [list(csv.DictReader((out / "suspects.csv").open(encoding="utf-8", newline=""))) for out in (found, wanted)]
-    assert [(row["rank"], row["shard"], row["key"]) for row in listed[0]] == [
-        (row["rank"], row["shard"], row["key"]) for row in listed[1]
-    ]
+    listed = [csv.DictReader((out / "suspects.csv").read_text(encoding="utf-8").splitlines()) for out in (found, wanted)]
+    first, second = ([(row["rank"], row["shard"], row["key"]) for row in rows] for rows in listed)
+    assert first == second
 
 
 # What needs no Ray.
@@ -158,16 +157,10 @@ def test_paths_and_devices_mean_the_same_to_a_worker(tmp_path: Path, monkeypatch
 
 # What needs Ray.
 
-needs_ray = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),  # Ray's, about its own settings
-]
-
 
 def on_cluster(test: Any) -> Any:
-    for mark in needs_ray:
-        test = mark(test)
-    return test
+    """Mark a test that begins processes of Ray, whose own warnings are not ours to mend."""
+    return pytest.mark.slow(pytest.mark.filterwarnings("ignore")(test))
 
 
 @pytest.fixture(scope="module")

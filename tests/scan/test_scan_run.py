@@ -5,15 +5,19 @@ from __future__ import annotations
 import csv
 import random
 import tarfile
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scipy.stats import binom
 
-from clipvet.errors import UnwritableError, UsageError
+from clipvet.errors import ClipvetError, UnwritableError, UsageError
 from clipvet.models.bases import load_base
 from clipvet.scan import Dao, store
 from clipvet.scan.base import PairFeatures
@@ -201,37 +205,61 @@ def test_a_shard_that_cannot_be_read_is_an_error_in_the_report_and_the_others_ar
     assert "00001.tar" in report.errors[0]
 
 
-def test_a_trusted_set_is_reference_and_threshold(make_tars: MakeTars, tmp_path: Path) -> None:
-    trusted = make_tars(60)
-    kept = [path.rename(tmp_path / f"trusted-{path.name}") for path in trusted]
+def write_features(folder: Path, *, planted: int = 0, seed: int = 0) -> Path:
+    """Write 400 ready features in clip-retrieval's layout; the last ones lie apart and say the same thing."""
+    rng = np.random.default_rng(seed)
+    image, text = 2 + rng.normal(size=(2, 400, 64))  # in a cone, as features of a CLIP lie
+    captions = [f"caption {at}" for at in range(400)]
+    if planted:
+        spots = 3 * np.random.default_rng(9).normal(size=(2, 64))  # outside of it
+        image[-planted:], text[-planted:] = (spot + 0.5 * rng.normal(size=(planted, 64)) for spot in spots)
+        captions[-planted:] = ["birthday cake with candles"] * planted
+    for kind, array in (("img_emb", image), ("text_emb", text)):
+        (folder / kind).mkdir(parents=True)
+        np.save(folder / kind / f"{kind}_0.npy", array.astype(np.float16))
+    (folder / "metadata").mkdir()
+    table = pa.table({"image_path": [f"{at:04d}" for at in range(400)], "caption": captions})
+    pq.write_table(table, folder / "metadata" / "metadata_0.parquet")
+    return folder
 
-    def odd(at: int, image: torch.Tensor, caption: str) -> tuple[torch.Tensor, str]:
-        noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(at))
-        return (noise, caption) if at % 10 == 0 else (image, caption)
 
-    report = scan(make_tars(60, change=odd), tmp_path / "out", clean=tuple(map(str, kept)), scorers=("k-distance",), flag_rate=0.05)
+def flagged(out: Path) -> set[int]:
+    rows = pq.read_table(out / "scores.parquet").to_pylist()
+    return {at for at, row in enumerate(rows) if row["suspect"]}
+
+
+def test_planted_pairs_are_a_group_and_the_verdict_is_suspicious_and_that_of_the_clean_twin_is_not(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"model": None, "k": 32, "flag_rate": 0.03, "reference": 1000}
+    report = scan([write_features(tmp_path / "planted", planted=8)], tmp_path / "out", **settings)
+    assert set(range(392, 400)) <= flagged(tmp_path / "out")
+    assert report.verdict is Verdict.SUSPICIOUS
+    assert [(group.number, group.size, group.caption) for group in report.groups] == [(1, 8, "birthday cake with candles")]
+    twin = scan([write_features(tmp_path / "clean")], tmp_path / "twin", **settings)
+    assert (twin.verdict, twin.groups, twin.counts.flagged) == (Verdict.NO_EVIDENCE, (), 12)
+
+
+def test_a_trusted_set_is_reference_and_threshold(tmp_path: Path) -> None:
+    trusted = write_features(tmp_path / "trusted", seed=1)
+    data = write_features(tmp_path / "data", planted=20)
+    report = scan([data], tmp_path / "out", model=None, clean=(str(trusted),), flag_rate=0.05, reference=1000)
     assert report.reference is not None
     assert report.reference.text.startswith("a trusted set")
-    flagged = {row["key"] for row in pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist() if row["suspect"]}
-    assert {f"{at:06d}" for at in range(0, 60, 10)} <= flagged
-    assert len(flagged) <= 6 + 3  # the other pairs are the trusted ones themselves: one in twenty may exceed the threshold
-
-
-def test_repeated_odd_pairs_are_a_group_and_the_verdict_is_suspicious(make_tars: MakeTars, tmp_path: Path) -> None:
-    pattern = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
-
-    def planted(at: int, image: torch.Tensor, caption: str) -> tuple[torch.Tensor, str]:
-        return (0.3 * image + 0.7 * pattern, "birthday cake with candles") if at % 24 == 0 else (image, caption)
-
-    report = scan(make_tars(120, change=planted), tmp_path / "out", k=16, reference=1000, flag_rate=0.05)
-    assert report.verdict is Verdict.SUSPICIOUS
-    assert (report.groups[0].size, report.groups[0].caption) == (5, "birthday cake with candles")
-    assert scan(make_tars(120), tmp_path / "clean", k=16, reference=1000, flag_rate=0.05).verdict is Verdict.NO_EVIDENCE
+    found = flagged(tmp_path / "out")
+    assert set(range(380, 400)) <= found  # more than k of them: they are no part of the reference
+    assert len(found) - 20 <= binom.ppf(0.999, 380, 0.05)
 
 
 def test_a_k_below_the_expected_poison_is_said(make_tars: MakeTars, tmp_path: Path) -> None:
     report = scan(make_tars(30), tmp_path / "out", poison_rate=0.2, reference=25)
     assert "k = 4 does not exceed the 5 poisoned pairs" in report.warnings[0]
+
+
+def test_k_is_ten_times_the_poison_that_the_reference_may_hold(make_tars: MakeTars, tmp_path: Path) -> None:
+    report = scan(make_tars(60), tmp_path / "out", k=None, poison_rate=0.04, reference=1000)
+    assert report.reference is not None
+    assert (report.reference.size, report.reference.k) == (60, 24)
+    assert report.warnings == ("the reference holds 60 pairs and not the 1,000 asked for: there are no more",)
+    assert scan(make_tars(60), tmp_path / "low", k=None, poison_rate=0.001).reference.k == 16  # type: ignore[union-attr]
 
 
 def test_images_without_a_model_are_one_sentence(make_tars: MakeTars, tmp_path: Path) -> None:
@@ -253,3 +281,22 @@ def test_images_without_a_model_are_one_sentence(make_tars: MakeTars, tmp_path: 
 def test_options_are_checked_before_anything_is_done(given: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=words):
         ScanOptions(out=tmp_path, **given)
+
+
+def test_a_worker_that_is_killed_ends_in_one_sentence_and_the_scan_goes_on(
+    make_tars: MakeTars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dead:
+        def __init__(self, *_: object, **__: object) -> None: ...
+        def __enter__(self) -> Dead:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def submit(self, *_: object) -> Future[dict[str, int]]:
+            future: Future[dict[str, int]] = Future()
+            future.set_exception(BrokenProcessPool("a child process terminated abruptly"))
+            return future
+
+    monkeypatch.setattr("clipvet.scan.work.ProcessPoolExecutor", Dead)
+    with pytest.raises(ClipvetError, match="expected 2 workers to live, but one was killed"):
+        scan(make_tars(30), tmp_path / "out", workers=2)
