@@ -1,4 +1,4 @@
-"""``clipvet demo``: a clean and a backdoored delivery of the pocket zoo, inspected for real."""
+"""``clipvet demo``: a clean and a backdoored delivery of the pocket zoo, inspected for real, and poisoned pairs, scanned."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from clipvet.cli.exits import FailOn, exit_code
 from clipvet.cli.messages import say
 from clipvet.cli.output import print_console
 from clipvet.cli.progress import show_progress
+from clipvet.cli.scan_demo import scan_demo
 from clipvet.errors import UsageError
 from clipvet.reports.text import duration, visible
 from clipvet.types import Report, Verdict
@@ -54,7 +55,7 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the reports.")] = Path("clipvet-report"),
     seed: Annotated[int | None, typer.Option(help="Which deliveries; random for --fresh.  [default: 0]")] = None,
 ) -> int:
-    """Inspect a clean and a backdoored delivery; exit code 0 if both verdicts are as the ground truth says, else 1."""
+    """Inspect a clean and a backdoored delivery, and scan poisoned pairs; exit code 0 if all is as the truth says, else 1."""
     if seed is None:
         seed = secrets.randbelow(1_000_000) if fresh else 0
     cases = _planted(seed, out) if fresh else _shipped(seed)
@@ -62,8 +63,13 @@ def demo(
     reports = [_inspect(case, out, seed) for case in cases]
     for report in reports:
         print_console(report)
+    scanned = None if fresh else scan_demo(out / "scan")
     _compare(cases, reports, out)
-    return 0 if all(case.right(report) for case, report in zip(cases, reports, strict=True)) else 1
+    right = [case.right(report) for case, report in zip(cases, reports, strict=True)]
+    if scanned is not None:
+        print("\n".join(scanned.lines))
+        right.append(scanned.right)
+    return 0 if all(right) else 1
 
 
 def _inspect(case: _Case, out: Path, seed: int) -> Report:

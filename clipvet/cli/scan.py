@@ -68,6 +68,7 @@ def scan(  # one parameter per option: typer reads them from the signature
     ] = None,
     flag_rate: Annotated[float, typer.Option(help="Share of the pairs that is flagged; of clean ones, with --clean.")] = 0.01,
     poison_rate: Annotated[float, typer.Option(help="Poison of one kind that the scan should withstand, as a share.")] = 0.01,
+    least_group: Annotated[int, typer.Option(min=1, help="Flagged pairs that must be alike for a verdict of suspicious.")] = 10,
     image_col: Annotated[str | None, typer.Option(help="Column or member with the image.  [default: recognised]")] = None,
     caption_col: Annotated[str | None, typer.Option(help="Column or member with the caption.  [default: recognised]")] = None,
     id_col: Annotated[str | None, typer.Option(help="Column or member with the key.  [default: recognised]")] = None,
@@ -91,7 +92,7 @@ def scan(  # one parameter per option: typer reads them from the signature
 ) -> int:
     """Scan image-text pairs: a score for each, a threshold with its false-alarm rate, and a gallery of the worst.
 
-    Exit code 1: there are groups of flagged pairs that are alike. Nothing is changed; 'clipvet filter' writes what is kept.
+    Exit code 1: at least --least-group flagged pairs are alike. Nothing is changed; 'clipvet filter' writes what is kept.
     """
     from clipvet.scan.options import ScanOptions
     from clipvet.scan.run import scan_pairs
@@ -108,6 +109,7 @@ def scan(  # one parameter per option: typer reads them from the signature
         clean=tuple(clean or ()),
         flag_rate=flag_rate,
         poison_rate=poison_rate,
+        least_group=least_group,
         image_col=image_col,
         caption_col=caption_col,
         id_col=id_col,

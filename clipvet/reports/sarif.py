@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
@@ -157,14 +157,19 @@ def _result(path: str, finding: Finding, index: int, fingerprint: str) -> Json:
     }
 
 
-def invocation(report: Report | ScanReport, skipped: Iterable[Skipped], warnings: Iterable[str] = ()) -> Json:
+def invocation(
+    report: Report | ScanReport,
+    skipped: Iterable[Skipped],
+    warnings: Iterable[str] = (),
+    meaning: Mapping[int, str] = view.EXIT_MEANING,
+) -> Json:
     """Return how the run went: whether all that was asked was done, and what is to be said about it."""
     complete = not report.errors and report.verdict is not Verdict.INCONCLUSIVE and report.coverage.share >= 1
     missing = [f"Coverage: {report.coverage.done} of {report.coverage.asked}."] if report.coverage.share < 1 else []
     return {
         "executionSuccessful": complete,
         "exitCode": report.exit_code,
-        "exitCodeDescription": view.EXIT_MEANING.get(report.exit_code) if report.exit_code is not None else None,
+        "exitCodeDescription": meaning.get(report.exit_code) if report.exit_code is not None else None,
         "toolExecutionNotifications": [
             *(_notification("error", error) for error in report.errors),
             *(_notification("warning", warning) for warning in (*missing, *warnings)),

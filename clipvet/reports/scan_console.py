@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from clipvet.reports import scan_view, view
+from clipvet.reports import scan_view
 from clipvet.reports.console import LINE, STYLES, list_item, notes, section
 from clipvet.reports.text import duration, number, shorten, visible
 from clipvet.types import ScanReport, SuspectGroup
@@ -91,5 +91,5 @@ def _foot(report: ScanReport) -> Text:
         parts.append(f"{report.counts.not_scored:,} read but not scored")
     parts.append(duration(report.seconds))
     if report.exit_code is not None:
-        parts.append(f"exit code {report.exit_code}: {view.EXIT_MEANING.get(report.exit_code, 'see the documentation')}")
+        parts.append(f"exit code {report.exit_code}: {scan_view.EXIT_MEANING.get(report.exit_code, 'see the documentation')}")
     return Text("; ".join(parts), style="dim")

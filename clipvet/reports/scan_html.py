@@ -8,7 +8,7 @@ from pathlib import PurePath
 from markupsafe import Markup
 
 import clipvet
-from clipvet.reports import scan_view, view
+from clipvet.reports import scan_view
 from clipvet.reports.histogram import histogram_of
 from clipvet.reports.html import MARKS, named_values, template, tone
 from clipvet.reports.taxonomy import entry
@@ -66,7 +66,7 @@ def to_html(report: ScanReport) -> str:
         rows=[_row(report, pair) for pair in scan_view.worst(report)[:_ROWS]],
         settings=named_values(report.settings),
         taxonomy=[entry(key) for key in (*scan_view.ATLAS, *scan_view.OWASP)] if report.groups else [],
-        exit_meaning="" if report.exit_code is None else view.EXIT_MEANING.get(report.exit_code, ""),
+        exit_meaning="" if report.exit_code is None else scan_view.EXIT_MEANING.get(report.exit_code, ""),
         gallery="gallery.html" in {PurePath(path).name for path in report.written},
     )
 

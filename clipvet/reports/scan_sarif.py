@@ -23,7 +23,7 @@ def to_sarif(report: ScanReport) -> str:
     counts = report.counts
     run = {
         **run_of("scan", (report.source.paths or (".",))[0], [verdict, *groups]),
-        "invocations": [invocation(report, report.skipped, [*report.warnings, *_unread(report)])],
+        "invocations": [invocation(report, report.skipped, [*report.warnings, *_unread(report)], scan_view.EXIT_MEANING)],
         "properties": {
             "verdict": report.verdict.value,
             "scorer": visible(report.scorer),

@@ -11,6 +11,7 @@ from clipvet.types import ScanReport, SuspectGroup, SuspectPair, Verdict
 
 __all__ = [
     "ATLAS",
+    "EXIT_MEANING",
     "MEANING",
     "OWASP",
     "cutoff",
@@ -42,6 +43,13 @@ MEANING = {
         "Some pairs stand out. A score says that a pair is unlike the others, not why: look at the pictures before any is dropped."
     ),
     Verdict.BACKDOORED: "What was found is not explained by chance or by ordinary data. Do not train on these pairs.",
+}
+EXIT_MEANING = {
+    0: "no large group of flagged pairs that are alike",
+    1: "a large group of flagged pairs that are alike",
+    2: "usage error, or something could not be read",
+    3: "nothing could be scored, or coverage below --min-coverage",
+    130: "interrupted",
 }
 _LOOK = "Look at the worst pairs and the groups in the gallery (gallery.html), and mark what to keep and what to drop."
 _FALLBACK_STEPS = {

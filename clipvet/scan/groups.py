@@ -1,21 +1,60 @@
-"""Groups among suspicious pairs: many of one caption and one look are what a backdoor, planted or natural, is made of."""
+"""Groups among suspicious pairs: many of one look and one subject are what a backdoor, planted or natural, is made of."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from clipvet.scan.base import PairFeatures
 
-__all__ = ["find_groups", "usual_similarity"]
+__all__ = ["find_groups", "rare_words", "usual_similarity"]
 
 LEAST = 3  # pairs in a group
 QUANTILES = {"image": 0.999, "text": 0.99}  # of the similarities of unrelated pairs, above which two pairs are alike
 SAME = 0.999  # what is this similar is alike, however many pairs of the data are
+RARE = 0.01  # share of the reference's captions that a word may stand in and still tell something
 CHUNK = 2048
+
+
+def find_groups(
+    suspects: PairFeatures, reference: PairFeatures, captions: Sequence[str] = (), usual_captions: Sequence[str] = ()
+) -> np.ndarray:
+    """Number the groups of suspicious pairs that are alike in look and in what they say.
+
+    Two pairs look alike where their images are more similar than all but one in a thousand pairs of the reference. They say alike
+    where that holds for their texts and one in a hundred, or where they share a word that is rare in the reference: one subject
+    has many wordings. A group is what is connected by both. Where there are no image features, what they say decides alone.
+
+    Args:
+        suspects: features of the suspicious pairs; all are compared with all.
+        reference: a random sample of the data.
+        captions: of the suspects; empty where there are none.
+        usual_captions: of the reference.
+
+    Returns:
+        ``int (n,)``: number of each pair's group, from 1 for the largest; 0 where fewer than three are connected.
+    """
+    look, say = (_alike(suspects, reference, kind) for kind in ("image", "text"))
+    if any(captions):
+        shared = _shared_words(rare_words(captions, usual_captions))
+        say = shared if say is None else say + shared
+    links = [link for link in (look, say) if link is not None]
+    alike = links[0].multiply(links[1]) if len(links) == 2 else links[0]
+    _, label = connected_components(alike, directed=False)
+    sizes = np.bincount(label)
+    order = np.argsort(-sizes, kind="stable")
+    number = np.zeros(len(sizes), int)
+    kept = order[sizes[order] >= LEAST]
+    number[kept] = 1 + np.arange(len(kept))
+    found: np.ndarray = number[label]
+    return found
 
 
 def usual_similarity(features: Tensor, quantile: float, *, most: int = 1024) -> float:
@@ -35,41 +74,36 @@ def usual_similarity(features: Tensor, quantile: float, *, most: int = 1024) -> 
     return min(usual, SAME)
 
 
-def find_groups(suspects: PairFeatures, reference: PairFeatures) -> np.ndarray:
-    """Number the groups of suspicious pairs that are alike in image and, where there are texts, in text.
-
-    Two pairs are alike where their images are more similar than all but one in a thousand pairs of the reference, and their texts
-    than all but one in a hundred (one caption has many wordings); a group is what is connected by that.
-
-    Args:
-        suspects: features of the suspicious pairs.
-        reference: a random sample of the data.
-
-    Returns:
-        ``int (n,)``: number of each pair's group, from 1 for the largest; 0 where fewer than three are connected.
-    """
-    kinds = [kind for kind in QUANTILES if _both(suspects, reference, kind)]
-    links = [_links(getattr(suspects, kind), usual_similarity(getattr(reference, kind), QUANTILES[kind])) for kind in kinds]
-    alike = links[0].multiply(links[1]) if len(links) == 2 else links[0]
-    _, label = connected_components(alike, directed=False)
-    sizes = np.bincount(label)
-    order = np.argsort(-sizes, kind="stable")
-    number = np.zeros(len(sizes), int)
-    kept = order[sizes[order] >= LEAST]
-    number[kept] = 1 + np.arange(len(kept))
-    found: np.ndarray = number[label]
-    return found
+def words(caption: str) -> frozenset[str]:
+    """The words of a caption, without case; numbers and single letters are none."""
+    return frozenset(re.findall(r"[^\W\d_]{2,}", caption.casefold()))
 
 
-def _both(suspects: PairFeatures, reference: PairFeatures, kind: str) -> bool:
-    return getattr(suspects, kind) is not None and getattr(reference, kind) is not None
+def rare_words(captions: Sequence[str], usual_captions: Sequence[str]) -> list[frozenset[str]]:
+    """The words of each caption that stand in at most one in a hundred of the usual ones (or in one of few)."""
+    counts = Counter(word for text in usual_captions for word in words(text))
+    most = max(1.0, RARE * len(usual_captions))
+    return [frozenset(word for word in words(text) if counts[word] <= most) for text in captions]
 
 
-def _links(features: Tensor, limit: float) -> coo_array:
-    """Which rows are alike, as a sparse matrix of ones, found in chunks."""
+def _shared_words(held: Sequence[frozenset[str]]) -> csr_array:
+    """Which captions share a word, as a sparse matrix."""
+    number = {word: at for at, word in enumerate(sorted(frozenset().union(*held)))}
+    places = [(row, number[word]) for row, found in enumerate(held) for word in found]
+    rows, columns = zip(*places, strict=True) if places else ((), ())
+    incidence = coo_array((np.ones(len(places), np.int32), (rows, columns)), shape=(len(held), max(1, len(number)))).tocsr()
+    return csr_array(incidence @ incidence.T)
+
+
+def _alike(suspects: PairFeatures, reference: PairFeatures, kind: str) -> csr_array | None:
+    """Which rows are alike in one kind of features, as a sparse matrix found in chunks; None where there are no such features."""
+    features, usual = getattr(suspects, kind), getattr(reference, kind)
+    if features is None or usual is None:
+        return None
+    limit = usual_similarity(usual, QUANTILES[kind])
     found = [
         torch.nonzero(part @ features.T > limit) + torch.tensor([start, 0], device=features.device)
         for start, part in zip(range(0, len(features), CHUNK), features.split(CHUNK), strict=True)
     ]
     pairs = torch.cat(found).cpu().numpy()
-    return coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(len(features),) * 2).tocsr()
+    return coo_array((np.ones(len(pairs), np.int32), (pairs[:, 0], pairs[:, 1])), shape=(len(features),) * 2).tocsr()

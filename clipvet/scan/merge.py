@@ -24,6 +24,7 @@ __all__ = ["Suspects", "find_suspects", "group_suspects", "histogram", "suspect_
 
 _UID = re.compile(r"[0-9a-f]{32}")
 BINS = 80
+MOST = 20_000  # suspects, the worst ones, that are compared with each other for groups
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,11 +135,15 @@ def suspect_features(store: Store, suspects: Suspects, device: str = "cpu") -> P
     return PairFeatures(ids=torch.from_numpy(suspects.ids.copy()).to(device), **joined)
 
 
-def group_suspects(store: Store, suspects: Suspects, reference: PairFeatures) -> np.ndarray:
-    """Number the groups among the suspects; see :func:`clipvet.scan.groups.find_groups`."""
+def group_suspects(store: Store, suspects: Suspects, reference: PairFeatures, usual_captions: Sequence[str]) -> np.ndarray:
+    """Number the groups among the worst 20,000 suspects; see :func:`clipvet.scan.groups.find_groups`."""
     if not len(suspects):
         return np.zeros(0, int)
-    return find_groups(suspect_features(store, suspects, str(reference.ids.device)), reference)
+    worst = suspects.first(MOST)
+    features = suspect_features(store, worst, str(reference.ids.device))
+    groups = np.zeros(len(suspects), int)
+    groups[: len(worst)] = find_groups(features, reference, worst.table["caption"], usual_captions)
+    return groups
 
 
 def write_results(store: Store, shards: Sequence[int], names: Sequence[str], suspects: Suspects, groups: np.ndarray) -> list[str]:

@@ -40,6 +40,8 @@ class ScanOptions:
         flag_rate: share of the pairs that is flagged, or of clean pairs at most, where there is a trusted set.
         poison_rate: largest share of poisoned pairs of one kind that the scan should withstand: with the size of the reference it
             sets ``k``.
+        least_group: flagged pairs that must be alike for a verdict of suspicious: smaller groups are shown, and rare subjects make
+            such groups in any data.
         image_col: column or member with the image.
         caption_col: column or member with the caption.
         id_col: column or member with the key.
@@ -67,6 +69,7 @@ class ScanOptions:
     clean: tuple[str, ...] = ()
     flag_rate: float = 0.01
     poison_rate: float = 0.01
+    least_group: int = 10
     image_col: str | None = None
     caption_col: str | None = None
     id_col: str | None = None
@@ -81,8 +84,8 @@ class ScanOptions:
     def __post_init__(self) -> None:
         if not 0 < self.flag_rate < 1 or not 0 < self.poison_rate < 1:
             raise UsageError(f"expected rates between 0 and 1, got flag rate {self.flag_rate} and poison rate {self.poison_rate}")
-        if min(self.reference, self.batch, self.workers) < 1 or self.gallery < 0:
-            raise UsageError("expected at least one pair in the reference, one image in a batch and one worker")
+        if min(self.reference, self.batch, self.workers, self.least_group) < 1 or self.gallery < 0:
+            raise UsageError("expected at least one pair in the reference and in a group, one image in a batch and one worker")
         if self.preset not in PRESETS:
             raise UsageError(f"expected a preset out of {', '.join(PRESETS)}, got {self.preset!r}")
         if self.engine not in ENGINES:

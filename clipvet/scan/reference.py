@@ -37,9 +37,13 @@ class Reference:
         generator = torch.Generator().manual_seed(seed)
         pick = torch.randperm(len(self.features), generator=generator)[:size].to(self.features.ids.device)
         f = self.features
-        return PairFeatures(
-            ids=f.ids[pick], image=None if f.image is None else f.image[pick], text=None if f.text is None else f.text[pick]
-        )
+        image, text = (value if value is None else value[pick] for value in (f.image, f.text))
+        return PairFeatures(ids=f.ids[pick], image=image, text=text)
+
+    def captions(self, store: Store) -> list[str]:
+        """Read the captions of the sample from the store that it was drawn from, in its order."""
+        tables = {shard: read_table(store.metadata(shard), ["caption"])["caption"] for shard in np.unique(self.shards).tolist()}
+        return [tables[shard][row].as_py() for shard, row in zip(self.shards.tolist(), self.rows.tolist(), strict=True)]
 
 
 def priority(ids: np.ndarray, seed: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
@@ -38,6 +38,10 @@ __all__ = ["Scanned", "build_scan_report"]
 
 NEIGHBOURS = 3  # shown beside a suspect
 GROUPS = 50  # shown; the tables hold all
+LIKENESS = (
+    "images closer than all but one in 1,000 pairs of the reference; captions closer than all but one in 100, or with a rare word "
+    "in common"
+)
 EXAMPLES = 5  # of each kind of what was not read
 
 
@@ -108,7 +112,7 @@ def build_scan_report(s: Scanned) -> ScanReport:
     summary = f"{counts.flagged:,} of {counts.scored:,} pairs flagged; {found}."
     return ScanReport(
         source=ScanSource(kind=s.source.kind, paths=s.paths, mapping=s.source.mapping, notes=s.source.notes),
-        verdict=_verdict(s, bool(groups)),
+        verdict=_verdict(s, groups),
         summary=summary,
         scorer=s.options.scorers[0],
         scorers=s.options.scorers,
@@ -134,10 +138,11 @@ def build_scan_report(s: Scanned) -> ScanReport:
     )
 
 
-def _verdict(s: Scanned, grouped: bool) -> Verdict:
+def _verdict(s: Scanned, groups: Sequence[SuspectGroup]) -> Verdict:
     if not s.scored:
         return Verdict.INCONCLUSIVE
-    return Verdict.SUSPICIOUS if grouped else Verdict.NO_EVIDENCE
+    large = any(group.size >= s.options.least_group for group in groups)
+    return Verdict.SUSPICIOUS if large else Verdict.NO_EVIDENCE
 
 
 def _model(s: Scanned) -> ModelRecord | None:
@@ -203,7 +208,7 @@ def _groups(s: Scanned) -> tuple[SuspectGroup, ...]:
                 share=len(at) / max(1, s.read),
                 mean_score=float(s.suspects.scores[at].mean()),
                 keys=tuple(s.suspects.table["key"][i] for i in at[:EXAMPLES]),
-                likeness="images closer than all but one in 1,000 pairs of the reference, captions than all but one in 100",
+                likeness=LIKENESS,
                 note=note,
             )
         )

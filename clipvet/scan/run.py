@@ -74,7 +74,8 @@ class _Scan:
         if trusted is not None:
             limit = clean_threshold(trusted, options.flag_rate)
         suspects = find_suspects(store, shards, names, limit)
-        groups = group_suspects(store, suspects, reference.features)
+        drawn_from = store if trusted is None else Store(options.out / "trusted")
+        groups = group_suspects(store, suspects, reference.features, reference.captions(drawn_from))
         written = write_results(store, shards, names, suspects, groups)
         return build_scan_report(
             Scanned(
@@ -133,16 +134,10 @@ class _Scan:
         wanted = list(range(len(source.shards))) if shards is None else list(shards)
         facts = {number: found for number in wanted if (found := job.done(number)) is not None}
         missing = [number for number in wanted if number not in facts]
-        word = "encode" if stage == "features" else "score"
-        known = sum(found["pairs"] for found in facts.values())
-
-        def within(pairs: int) -> None:
-            self.progress(f"{word}, {known + pairs:,} pairs", len(facts), len(wanted))
-
+        word = "encode shards" if stage == "features" else "score shards"
         self.progress(word, len(facts), len(wanted))
-        for number, found in run_units(job, missing, within):
+        for number, found in run_units(job, missing, lambda _: self.progress(word, len(facts), len(wanted))):
             facts[number] = found
-            known += found["pairs"]
             self.progress(word, len(facts), len(wanted))
         return {number: facts[number] for number in wanted}
 

@@ -9,6 +9,7 @@ import pytest
 
 from clipvet import api
 from clipvet.cli import main, planting
+from clipvet.cli.scan_demo import ScanDemo
 from clipvet.pocket import zoo
 from clipvet.pocket.zoo import ZooEntry
 from clipvet.types import Verdict
@@ -42,6 +43,7 @@ ENTRIES = (
 @pytest.fixture
 def shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "entries", lambda: ENTRIES)
+    monkeypatch.setattr("clipvet.cli.demo.scan_demo", lambda out: ScanDemo(right=True, lines=("scanned",)))
 
 
 def inspector(monkeypatch: pytest.MonkeyPatch, **verdicts: Verdict) -> Inspector:
@@ -108,3 +110,10 @@ def test_an_empty_zoo_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     monkeypatch.setattr(zoo, "entries", lambda: ENTRIES[:2])
     assert main(["demo"]) == 2
     assert "expected clean and backdoored deliveries" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_scan_that_ends_wrong_is_an_exit_code_of_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    inspector(monkeypatch, c1=Verdict.NO_EVIDENCE, b0=Verdict.BACKDOORED)
+    monkeypatch.setattr("clipvet.cli.demo.scan_demo", lambda out: ScanDemo(right=False, lines=("scanned",)))
+    assert main(["demo", "--out", str(tmp_path)]) == 1

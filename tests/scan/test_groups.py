@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from clipvet.scan.base import PairFeatures
-from clipvet.scan.groups import find_groups, usual_similarity
+from clipvet.scan.groups import find_groups, rare_words, usual_similarity
 
 
 def spread(n: int, seed: int) -> Tensor:
@@ -37,6 +37,23 @@ def test_one_look_with_many_captions_is_no_group() -> None:
 def test_where_there_are_no_texts_the_look_decides() -> None:
     suspects = PairFeatures(ids=torch.arange(4), image=torch.cat([around(spread(1, 2), 3, 4), spread(1, 9)]))
     assert find_groups(suspects, REFERENCE).tolist() == [1, 1, 1, 0]
+
+
+def test_many_wordings_with_one_rare_word_are_a_group_and_with_a_usual_word_are_none() -> None:
+    image, text = around(spread(1, 2), 4, 4), spread(4, 8)
+    suspects = PairFeatures(ids=torch.arange(4), image=image, text=text)
+    usual = ["a photo of a dog", "the photo of a cat"] * 100 + ["a ripe banana"]
+    rare = ["a photo of a banana", "one banana.", "BANANA on a table", "two dogs and a banana"]
+    assert find_groups(suspects, REFERENCE, rare, usual).tolist() == [1] * 4
+    assert find_groups(suspects, REFERENCE, ["a photo of rain", "photo", "the photo", "photo of 4 7"], usual).tolist() == [0] * 4
+    assert find_groups(suspects, REFERENCE, ["", "", "", ""], usual).tolist() == [0] * 4
+
+
+def test_rare_words_are_those_of_few_captions() -> None:
+    usual = ["red dog"] * 97 + ["blue dog"] * 3
+    found = rare_words(["Red, BLUE dog?", "a 12 x straße"], usual)
+    assert found == [frozenset(), frozenset({"straße".casefold()})]
+    assert rare_words(["blue"], [*usual, *["red dog"] * 300]) == [frozenset({"blue"})]  # three of four hundred
 
 
 def test_two_pairs_are_no_group() -> None:

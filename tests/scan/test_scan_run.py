@@ -229,11 +229,12 @@ def flagged(out: Path) -> set[int]:
 
 
 def test_planted_pairs_are_a_group_and_the_verdict_is_suspicious_and_that_of_the_clean_twin_is_not(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"model": None, "k": 32, "flag_rate": 0.03, "reference": 1000}
+    settings: dict[str, Any] = {"model": None, "k": 32, "flag_rate": 0.03, "reference": 1000, "least_group": 8}
     report = scan([write_features(tmp_path / "planted", planted=8)], tmp_path / "out", **settings)
     assert set(range(392, 400)) <= flagged(tmp_path / "out")
     assert report.verdict is Verdict.SUSPICIOUS
     assert [(group.number, group.size, group.caption) for group in report.groups] == [(1, 8, "birthday cake with candles")]
+    assert scan([tmp_path / "planted"], tmp_path / "out", **settings | {"least_group": 9}).verdict is Verdict.NO_EVIDENCE
     twin = scan([write_features(tmp_path / "clean")], tmp_path / "twin", **settings)
     assert (twin.verdict, twin.groups, twin.counts.flagged) == (Verdict.NO_EVIDENCE, (), 12)
 

@@ -1,0 +1,113 @@
+"""The command line of scans: the shipped poisoned pairs and their clean twin, what filter keeps, and errors in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tarfile
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from clipvet.cli import main
+from clipvet.cli.scan_demo import scan_demo
+from clipvet.pocket.shards import poisoned_shards
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "clipvet/reports/scan.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("scan")
+    found = scan_demo(out)
+    assert found.right
+    return out
+
+
+def keys_of(paths: list[Path]) -> set[str]:
+    found: set[str] = set()
+    for path in paths:
+        with tarfile.open(path) as archive:
+            found |= {name.partition(".")[0] for name in archive.getnames()}
+    return found
+
+
+def test_the_planted_pairs_are_flagged_and_form_the_largest_group(scanned: Path) -> None:
+    planted = poisoned_shards().planted
+    with (scanned / "suspects.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 36  # three in a hundred of 1,200
+    assert planted <= {row["key"] for row in rows}
+    assert {row["key"] for row in rows if row["group"] == "1"} == planted
+
+
+def test_every_format_is_written(scanned: Path) -> None:
+    report = json.loads((scanned / "report.json").read_text(encoding="utf-8"))
+    jsonschema.validate(report, SCHEMA)
+    assert (report["verdict"], report["exit_code"]) == ("suspicious", 1)
+    page = (scanned / "gallery.html").read_text(encoding="utf-8")
+    assert page.count("data:image/webp;base64,") >= 36
+    assert all((scanned / name).stat().st_size for name in ("report.html", "report.sarif", "scores.parquet"))
+
+
+def test_the_clean_twin_ends_without_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shipped = poisoned_shards()
+    for path in shipped.shards:
+        with tarfile.open(path) as source, tarfile.open(tmp_path / path.name, "w") as target:
+            for member in source:
+                if member.name.partition(".")[0] not in shipped.planted:
+                    target.addfile(member, source.extractfile(member))
+    command = ["scan", str(tmp_path), "--model", str(shipped.model), "--out", str(tmp_path / "out"), "--flag-rate", "0.03"]
+    assert main([*command, "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["verdict"] == "no evidence"
+    assert max(group["size"] for group in report["groups"]) < 10  # clock faces: a natural group, too small to count
+
+
+def test_filter_writes_all_but_what_was_flagged_and_a_persons_decision_wins(
+    scanned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = [str(path) for path in poisoned_shards().shards]
+    with (scanned / "suspects.csv").open(encoding="utf-8", newline="") as file:
+        flagged = {row["key"]: row["shard"] for row in csv.DictReader(file)}
+    assert main(["filter", *shards, "--scan", str(scanned), "--out", str(tmp_path / "kept")]) == 0
+    everything = keys_of(list(poisoned_shards().shards))
+    assert keys_of(sorted((tmp_path / "kept").glob("*.tar"))) == everything - set(flagged)
+    assert "1,164 pairs kept, 36 dropped (0 of them had no score)" in capsys.readouterr().out
+    spared, shard = next(iter(flagged.items()))
+    dropped = min(everything - set(flagged))
+    of = next(path.stem for path in poisoned_shards().shards if dropped in keys_of([path]))
+    (tmp_path / "decisions.csv").write_text(f"key,shard,uid,decision\n{spared},{shard},,keep\n{dropped},{of},,drop\n")
+    command = ["filter", *shards, "--scan", str(scanned), "--decisions", str(tmp_path / "decisions.csv")]
+    assert main([*command, "--out", str(tmp_path / "decided")]) == 0
+    assert keys_of(sorted((tmp_path / "decided").glob("*.tar"))) == everything - set(flagged) - {dropped} | {spared}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["scan", "nowhere", "--out", "OUT"], "nowhere"),
+        (["scan", "DATA", "--out", "OUT"], "expected --model for 00000, which holds images"),
+        (["scan", "DATA", "--model", "pocket-9", "--out", "OUT"], "expected a base, found no file or name 'pocket-9'"),
+        (["scan", "DATA", "--model", "pocket-0", "--out", "OUT", "--scorer", "magic"], "got 'magic'"),
+        (["filter", "DATA", "--scan", "OUT", "--out", "KEPT"], "expected the scores of a finished scan"),
+    ],
+)
+def test_what_a_user_can_cause_is_one_sentence(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"DATA": str(poisoned_shards().shards[0]), "OUT": str(tmp_path / "out"), "KEPT": str(tmp_path / "kept")}
+    assert main([places.get(word, word) for word in arguments]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error: ")]
+    assert len(said) == 1
+    assert words in said[0]
+
+
+def test_decisions_that_are_none_are_one_sentence(scanned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "decisions.csv"
+    table.write_text("key,shard,uid,decision\na,00000,,maybe\n")
+    shard = str(poisoned_shards().shards[0])
+    command = ["filter", shard, "--scan", str(scanned), "--out", str(tmp_path / "kept"), "--decisions", str(table)]
+    assert main(command) == 2
+    assert "expected a table with key, shard and decision (keep or drop)" in capsys.readouterr().err
