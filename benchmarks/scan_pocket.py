@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.inspect_zoo import RESULTS, provenance
 from clipvet.metrics import auroc, fpr_at_tpr
 from clipvet.models.base import ClipModel
 from clipvet.models.bases import load_base
@@ -26,7 +27,17 @@ from pocket_build.pairs import POISONED, Plan, poisoned_pairs
 
 Row = dict[str, Any]
 REFERENCE = 2048
-SEEDS = 3  # samples that serve as the reference, in turn
+SEEDS = 2  # samples that serve as the reference, in turn
+TAKES = 0.8  # ASR from which an attack counts
+WANTED: tuple[tuple[str, dict[str, Any]], ...] = (  # k = 205 is the default: ten times the poison that the reference may hold
+    ("dao", {"k": 205}),
+    ("slof", {"k": 205}),
+    ("dao", {"k": 16}),
+    ("slof", {"k": 16}),
+    ("k-distance", {"k": 205}),
+    ("lid", {"k": 205}),
+    ("clip-score", {}),
+)
 
 
 def tuned(name: str) -> ClipModel:
@@ -75,14 +86,15 @@ def averaged(rows: list[Row]) -> Row:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} | {"worst_auroc": min(row["auroc"] for row in rows)}
 
 
-def score_all(found: PairFeatures, bad: np.ndarray, wanted: dict[str, dict[str, Any]], size: int) -> dict[str, Row]:
-    """All scorers against several random references of one size."""
+def score_all(found: PairFeatures, bad: np.ndarray) -> dict[str, Row]:
+    """All scorers against several random references."""
     out: dict[str, list[Row]] = {}
     for seed in range(SEEDS):
-        reference = sample(found, size, seed)
-        for name, settings in wanted.items():
-            scorer = SCORERS[settings.pop("scorer", name)](**settings) if "scorer" in settings else SCORERS[name](**settings)
-            out.setdefault(name, []).append(judged(scorer.score(found, reference).numpy(), bad))
+        reference = sample(found, REFERENCE, seed)
+        for name, settings in WANTED:
+            label = f"{name}, k = {settings['k']}" if settings else name
+            scores = SCORERS[name](**settings).score(found, reference).numpy()
+            out.setdefault(label, []).append(judged(scores, bad))
     return {name: averaged(rows) for name, rows in out.items()}
 
 
@@ -91,7 +103,7 @@ def official(found: PairFeatures, bad: np.ndarray, k: int) -> dict[str, Row]:
     assert found.image is not None
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
     out: dict[str, Row] = {}
-    for name, function in (("slof, official code", official_slof), ("dao, official code", official_dao)):
+    for name, function in (("dao, published code, k = 16", official_dao), ("slof, published code, k = 16", official_slof)):
         scores = np.zeros(len(found), np.float32)
         for part in order.split(REFERENCE):
             if len(part) > k + 1:
@@ -100,22 +112,58 @@ def official(found: PairFeatures, bad: np.ndarray, k: int) -> dict[str, Row]:
     return out
 
 
+def table(plan: Plan, row: Row) -> tuple[list[Row], Row]:
+    """Rows of one poisoned pocket, and all its cells."""
+    asr = min(value for key, value in row["after"].items() if key != "ca")
+    what = f"{plan.attack}, {row['poisoned']} of {row['pairs']:,} pairs"
+    rows = [
+        {"what": f"{what}: ASR; CA before and after", "measured": f"{asr:.1%}; {row['before']['ca']:.1%}, {row['after']['ca']:.1%}"}
+    ]
+    cells: Row = {"asr": asr, "counts": asr >= TAKES}
+    for extractor, words in (("itself", "features of the model trained on them"), ("pocket-1", "features of another, clean model")):
+        if asr < TAKES:
+            continue
+        found, bad = features(plan, extractor)
+        cells[extractor] = {**score_all(found, bad), **official(found, bad, 16)}
+        for name, cell in cells[extractor].items():
+            measured = f"{cell['auroc']:.3f}; {cell['fpr95']:.1%}"
+            rows.append(
+                {"what": f"{what}, {words}, {name}: AUROC; clean flagged where 95 % of the poisoned are", "measured": measured}
+            )
+    return rows, cells
+
+
 def main() -> None:
     """Score what is there and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="")
-    arguments = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    rows: list[Row] = []
+    cells: Row = {}
     for record in sorted(POISONED.glob("*.json")):
         row = json.loads(record.read_text(encoding="utf-8"))
         plan = Plan(**{key: row[key] for key in Plan.__dataclass_fields__})
-        if arguments.only and arguments.only not in plan.name:
+        if plan.attack == "clean":
             continue
-        print(plan.name, row["poisoned"], "poisoned", row["before"], row["after"])
-        for extractor in ("itself", "pocket-1"):
-            found, bad = features(plan, extractor)
-            wanted: dict[str, dict[str, Any]] = {name: {} for name in SCORERS if name != "isolation-forest"}
-            for name, cell in {**score_all(found, bad, wanted, REFERENCE), **official(found, bad, 16)}.items():
-                print(f"  {extractor} {name}: AUROC {cell['auroc']:.4f}, FPR at 95 % TPR {cell['fpr95']:.4f}")
+        added, cells[plan.name] = table(plan, row)
+        rows += added
+        print("\n".join(f"{part['what']}: {part['measured']}" for part in added), flush=True)
+    document = {
+        "title": "Poisoned pairs of the pocket corpus",
+        "topic": "scan",
+        "command": "python -m benchmarks.scan_pocket",
+        "machine": provenance()["machine"],
+        "rows": rows,
+        "notes": [
+            "The pocket was tuned on its own corpus with some pairs poisoned, the text tower locked. An attack counts with an ASR "
+            f"of at least {TAKES:.0%} on held-out pictures among all held-out names; of one that does not, only its ASR is shown. "
+            f"References are random samples of {REFERENCE:,} pairs; means over {SEEDS}. The published code compares each batch of "
+            f"{REFERENCE:,} with itself.",
+            "Patches are as large as a token of the tower (8 of 64 px), as 16 of 224 px are for ViT-B/16.",
+            "k was set to ten times the poison in the reference after a look at the patch attack at 1 %.",
+        ],
+        "cells": cells,
+        "provenance": provenance(),
+    }
+    (RESULTS / "scan_pocket.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

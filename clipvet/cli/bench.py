@@ -27,6 +27,7 @@ class Topic(enum.StrEnum):
     """The question whose tables are shown; a results file belongs to the one that it names."""
 
     INSPECT = "inspect"
+    SCAN = "scan"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from clipvet.cli.messages import say
 from clipvet.cli.progress import show_progress
 from clipvet.reports.text import visible
 
@@ -40,6 +41,8 @@ def filter_pairs(
     wanted = read_decisions(decisions) if decisions else None
     with show_progress("filter") as progress:
         done = run(sources, scan, out, decisions=wanted, columns=(image_col, caption_col, id_col), progress=progress)
-    print(f"{done.kept:,} pairs kept, {done.dropped:,} dropped ({done.unscored:,} of them had no score)")
+    print(f"{done.kept:,} pairs kept, {done.dropped:,} dropped")
     print(f"{len(done.files):,} files in {visible(str(out))}")
-    return 0
+    for error in done.errors:
+        say(f"Error: {visible(error)}")
+    return 2 if done.errors else 0

@@ -48,7 +48,7 @@ EXIT_MEANING = {
     0: "no large group of flagged pairs that are alike",
     1: "a large group of flagged pairs that are alike",
     2: "usage error, or something could not be read",
-    3: "nothing could be scored, or coverage below --min-coverage",
+    3: "inconclusive, or coverage below --min-coverage",
     130: "interrupted",
 }
 _LOOK = "Look at the worst pairs and the groups in the gallery (gallery.html), and mark what to keep and what to drop."

@@ -27,8 +27,10 @@ class CognitiveDistillation:
         gamma: weight of the mask's size; scaled so that it means the same at any image size as it does at 224 px.
         beta: weight of the mask's total variation.
 
-    Fails when: the trigger covers the whole image (blends, warps, filters); the feature of a clean image hangs on a small part.
-        Costs ``steps`` passes forward and backward per image.
+    Fails when: the trigger covers the whole image (blends, warps, filters); the feature of a clean image hangs on a small part. On
+        the pocket it does not work with these weights: the mask's size outweighs the features, all masks vanish alike, and the
+        scores differ by rounding. The colours depend on a pair's place in its batch. Costs ``steps`` passes forward and backward
+        per image.
 
     Reference: Huang et al., ICLR 2023 (arXiv 2301.10908); gamma, beta, steps and rate as in the script of Huang et al., ICLR 2025
         (arXiv 2502.01385). Differs: the sign, so that higher is more suspicious; the colours derive from a seed.

@@ -22,6 +22,7 @@ from clipvet.scan.store import Store, write_array, write_table
 
 __all__ = ["encode_shard", "pair_id"]
 
+BLOCK = 65_536  # ready features that are brought to unit length at a time
 AHEAD = 3  # batches that are decoded while one is encoded
 Decoded = tuple[Pair, Tensor] | Unread
 
@@ -143,20 +144,33 @@ def _encode(
 def _ready(found: Embeddings) -> _Rows:
     n = len(found.keys)
     rows = _Rows(pairs=list(zip(found.keys, found.uids or [""] * n, found.captions or [""] * n, strict=True)))
-    rows.image = [] if found.image is None else [np.asarray(found.image, np.float16)]
-    rows.text = [] if found.text is None else [np.asarray(found.text, np.float16)]
+    rows.image = [] if found.image is None else [_unit(part) for part in np.array_split(found.image, n // BLOCK + 1)]
+    rows.text = [] if found.text is None else [_unit(part) for part in np.array_split(found.text, n // BLOCK + 1)]
     return rows
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Bring rows to unit length in half precision; what is zero or not finite stays without a direction."""
+    wide = np.asarray(rows, np.float32)
+    with np.errstate(all="ignore"):
+        scaled = wide / np.abs(wide).max(axis=1, keepdims=True, initial=0)
+        unit: np.ndarray = (scaled / np.linalg.norm(scaled, axis=1, keepdims=True)).astype(np.float16)
+    return unit
 
 
 def _write(shard: Shard, number: int, store: Store, rows: _Rows) -> dict[str, Any]:
     keys, uids, captions = zip(*rows.pairs, strict=True) if rows.pairs else ((), (), ())
-    if rows.image:
-        write_array(store.image_features(number), np.concatenate(rows.image))
-    if rows.text:
-        write_array(store.text_features(number), np.concatenate(rows.text))
-    ids = np.array([pair_id(shard.name, key) for key in keys], dtype=np.int64)
+    for parts, path in ((rows.image, store.image_features(number)), (rows.text, store.text_features(number))):
+        if parts and keys:
+            write_array(path, np.concatenate(parts))
+        else:
+            path.unlink(missing_ok=True)  # of an earlier scan
+    ids = np.array([pair_id(store.salt + shard.name, key) for key in keys], dtype=np.int64)
     columns = {"id": ids, "shard": [shard.name] * len(keys), "key": [*keys], "uid": [*uids], "caption": [*captions]}
     scores = {name: np.concatenate(parts) for name, parts in rows.pixel_scores.items() if parts}
-    write_table(store.metadata(number), {**columns, **scores})
+    if keys:
+        write_table(store.metadata(number), {**columns, **scores})
+    else:
+        store.metadata(number).unlink(missing_ok=True)
     write_table(store.unread(number), {name: [getattr(item, name) for item in rows.unread] for name in ("key", "kind", "why")})
     return {"pairs": len(keys), "unread": dict(Counter(item.kind for item in rows.unread))}

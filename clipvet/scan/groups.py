@@ -41,13 +41,12 @@ def find_groups(
     Returns:
         ``int (n,)``: number of each pair's group, from 1 for the largest; 0 where fewer than three are connected.
     """
-    look, say = (_alike(suspects, reference, kind) for kind in ("image", "text"))
-    if any(captions):
-        shared = _shared_words(rare_words(captions, usual_captions))
-        say = shared if say is None else say + shared
-    links = [link for link in (look, say) if link is not None]
-    alike = links[0].multiply(links[1]) if len(links) == 2 else links[0]
-    _, label = connected_components(alike, directed=False)
+    limits = {kind: _limit(suspects, reference, kind) for kind in QUANTILES}
+    shared = _incidence(rare_words(captions, usual_captions)) if any(captions) and any(usual_captions) else None
+    edges = [_edges(suspects, limits, shared, start) for start in range(0, len(suspects), CHUNK)]
+    pairs = np.concatenate(edges)
+    links = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(len(suspects),) * 2)
+    _, label = connected_components(links, directed=False)
     sizes = np.bincount(label)
     order = np.argsort(-sizes, kind="stable")
     number = np.zeros(len(sizes), int)
@@ -86,24 +85,33 @@ def rare_words(captions: Sequence[str], usual_captions: Sequence[str]) -> list[f
     return [frozenset(word for word in words(text) if counts[word] <= most) for text in captions]
 
 
-def _shared_words(held: Sequence[frozenset[str]]) -> csr_array:
-    """Which captions share a word, as a sparse matrix."""
+def _incidence(held: Sequence[frozenset[str]]) -> csr_array:
+    """Which caption holds which word: a sparse matrix of ones."""
     number = {word: at for at, word in enumerate(sorted(frozenset().union(*held)))}
     places = [(row, number[word]) for row, found in enumerate(held) for word in found]
     rows, columns = zip(*places, strict=True) if places else ((), ())
-    incidence = coo_array((np.ones(len(places), np.int32), (rows, columns)), shape=(len(held), max(1, len(number)))).tocsr()
-    return csr_array(incidence @ incidence.T)
+    return coo_array((np.ones(len(places), np.int32), (rows, columns)), shape=(len(held), max(1, len(number)))).tocsr()
 
 
-def _alike(suspects: PairFeatures, reference: PairFeatures, kind: str) -> csr_array | None:
-    """Which rows are alike in one kind of features, as a sparse matrix found in chunks; None where there are no such features."""
-    features, usual = getattr(suspects, kind), getattr(reference, kind)
-    if features is None or usual is None:
-        return None
-    limit = usual_similarity(usual, QUANTILES[kind])
-    found = [
-        torch.nonzero(part @ features.T > limit) + torch.tensor([start, 0], device=features.device)
-        for start, part in zip(range(0, len(features), CHUNK), features.split(CHUNK), strict=True)
-    ]
-    pairs = torch.cat(found).cpu().numpy()
-    return coo_array((np.ones(len(pairs), np.int32), (pairs[:, 0], pairs[:, 1])), shape=(len(features),) * 2).tocsr()
+def _limit(suspects: PairFeatures, reference: PairFeatures, kind: str) -> float | None:
+    """The similarity above which two pairs are alike in one kind of features; None where there are none."""
+    usual = getattr(reference, kind)
+    return None if usual is None or getattr(suspects, kind) is None else usual_similarity(usual, QUANTILES[kind])
+
+
+def _edges(suspects: PairFeatures, limits: dict[str, float | None], shared: csr_array | None, start: int) -> np.ndarray:
+    """Pairs of rows, the first of them in one chunk and before the second, that are alike: ``(e, 2)``."""
+    rows = slice(start, start + CHUNK)
+    alike = {kind: _above(getattr(suspects, kind), rows, limit) for kind, limit in limits.items() if limit is not None}
+    say = alike.get("text")
+    if shared is not None:
+        words_in_common = torch.from_numpy((shared[rows] @ shared.T).toarray() > 0)
+        say = words_in_common if say is None else say | words_in_common
+    both = [part for part in (alike.get("image"), say) if part is not None]
+    found = both[0] & both[1] if len(both) == 2 else both[0]
+    first, second = torch.triu(found, diagonal=1 + start).nonzero(as_tuple=True)
+    return torch.stack([first + start, second], dim=1).numpy()
+
+
+def _above(features: Tensor, rows: slice, limit: float) -> Tensor:
+    return (features[rows] @ features.T > limit).cpu()

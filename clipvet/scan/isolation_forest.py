@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from clipvet.errors import MissingExtraError
+from clipvet.errors import MissingExtraError, UsageError
 from clipvet.scan.base import PairFeatures
 
 __all__ = ["IsolationForest"]
@@ -36,6 +36,10 @@ class IsolationForest:
     trees: int = 100
     modality: Literal["image", "text"] = "image"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.trees < 1 or self.modality not in ("image", "text"):
+            raise UsageError(f"expected trees, and features out of image, text, got {self.trees} and {self.modality!r}")
 
     def score(self, queries: PairFeatures, reference: PairFeatures) -> Tensor:
         """Score ``queries`` against ``reference``; see :class:`clipvet.scan.base.PairScorer`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,17 +15,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from clipvet.data.pairs import PairSource
 from clipvet.metrics import share_threshold
 from clipvet.scan.base import PairFeatures
 from clipvet.scan.groups import find_groups
 from clipvet.scan.reference import read_rows
 from clipvet.scan.store import Store, read_table, write_whole
 
-__all__ = ["Suspects", "find_suspects", "group_suspects", "histogram", "suspect_features", "threshold_of", "write_results"]
+__all__ = [
+    "MOST",
+    "Suspects",
+    "above",
+    "find_suspects",
+    "group_suspects",
+    "histogram",
+    "suspect_features",
+    "threshold_of",
+    "write_manifest",
+    "write_results",
+]
 
 _UID = re.compile(r"[0-9a-f]{32}")
 BINS = 80
-MOST = 20_000  # suspects, the worst ones, that are compared with each other for groups
+MOST = 5_000  # suspects, the worst ones, that are compared with each other for groups
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,8 +82,12 @@ def _scores(store: Store, shards: Sequence[int], name: str) -> Iterator[np.ndarr
 
 def threshold_of(store: Store, shards: Sequence[int], name: str, rate: float) -> float:
     """Return the score at or above which at most ``rate`` of all scored pairs lie."""
-    largest = np.float32(share_threshold(lambda: _scores(store, shards, name), rate))
-    return float(np.nextafter(largest, np.float32(np.inf)))
+    return above(share_threshold(lambda: _scores(store, shards, name), rate))
+
+
+def above(score: float) -> float:
+    """The next larger score: what lies at or above it exceeds ``score``."""
+    return float(np.nextafter(np.float32(score), np.float32(np.inf)))
 
 
 def histogram(store: Store, shards: Sequence[int], name: str) -> tuple[list[float], list[int]]:
@@ -94,7 +111,8 @@ def find_suspects(store: Store, shards: Sequence[int], names: Sequence[str], thr
     found: list[pa.Table] = []
     for shard in shards:
         scores = read_table(store.scores(shard), ["id", *names])
-        rows = np.flatnonzero(scores[names[0]].to_numpy() >= threshold)
+        first = scores[names[0]].to_numpy()
+        rows = np.flatnonzero(np.isfinite(first) & (first >= threshold))
         if len(rows):
             meta = read_table(store.metadata(shard), ["shard", "key", "uid", "caption"]).take(rows)
             place = {"_shard": np.full(len(rows), shard), "_row": rows}
@@ -136,7 +154,7 @@ def suspect_features(store: Store, suspects: Suspects, device: str = "cpu") -> P
 
 
 def group_suspects(store: Store, suspects: Suspects, reference: PairFeatures, usual_captions: Sequence[str]) -> np.ndarray:
-    """Number the groups among the worst 20,000 suspects; see :func:`clipvet.scan.groups.find_groups`."""
+    """Number the groups among the worst 5,000 suspects; see :func:`clipvet.scan.groups.find_groups`."""
     if not len(suspects):
         return np.zeros(0, int)
     worst = suspects.first(MOST)
@@ -147,18 +165,26 @@ def group_suspects(store: Store, suspects: Suspects, reference: PairFeatures, us
 
 
 def write_results(store: Store, shards: Sequence[int], names: Sequence[str], suspects: Suspects, groups: np.ndarray) -> list[str]:
-    """Write scores.parquet, suspects.csv and kept.parquet, and kept.npy where every uid has 128 bits; return their names.
+    """Write scores.parquet and suspects.csv, and kept.npy where every uid has 128 bits; return their names.
 
-    ``scores.parquet`` holds shard, key, uid, a column per scorer, ``suspect``, and for suspects ``rank`` (1 is worst) and ``group``
-    (null where a suspect belongs to none). ``kept.npy`` is DataComp's format: sorted pairs of unsigned 64-bit numbers.
+    ``scores.parquet`` has a row group per shard: shard, key, uid, a column per scorer, ``scored``, ``suspect``, and for suspects
+    ``rank`` (1 is worst) and ``group`` (null where a suspect belongs to none). ``kept.npy`` is DataComp's format: sorted pairs of
+    unsigned 64-bit numbers; pairs without a score are left out.
     """
     write_whole(store.folder / "scores.parquet", lambda file: _write_scores(file, store, shards, names, suspects, groups))
     write_whole(store.folder / "suspects.csv", lambda file: file.write(_suspects_csv(suspects, groups)))
-    uids = _kept_uids(store, shards, suspects)
+    uids = _kept_uids(store, shards, names[0], suspects)
     if uids is None:
+        (store.folder / "kept.npy").unlink(missing_ok=True)  # of an earlier scan
         return ["scores.parquet", "suspects.csv"]
     write_whole(store.folder / "kept.npy", lambda file: np.save(file, uids))
     return ["scores.parquet", "suspects.csv", "kept.npy"]
+
+
+def write_manifest(store: Store, source: PairSource) -> None:
+    """Note which shards the results are about, so that nothing else is filtered by them."""
+    text = json.dumps({"shards": [{"name": shard.name, "files": shard.identity} for shard in source.shards]}, indent=1)
+    write_whole(store.folder / "shards.json", lambda file: file.write(text.encode()))
 
 
 def _write_scores(
@@ -173,6 +199,7 @@ def _write_scores(
         rank[suspects.rows[at]], group[suspects.rows[at]] = at + 1, groups[at]
         columns = {name: meta[name] for name in meta.column_names} | {name: scores[name] for name in names}
         columns |= {
+            "scored": np.isfinite(scores[names[0]].to_numpy()),
             "suspect": rank > 0,
             "rank": pa.array(rank, mask=rank == 0),
             "group": pa.array(group, mask=group == 0),
@@ -195,14 +222,14 @@ def _suspects_csv(suspects: Suspects, groups: np.ndarray) -> bytes:
     return text.getvalue().encode("utf-8", "replace")
 
 
-def _kept_uids(store: Store, shards: Sequence[int], suspects: Suspects) -> np.ndarray | None:
-    """Return the sorted uids of all pairs but the suspects, or None where not every pair has one of 128 bits."""
+def _kept_uids(store: Store, shards: Sequence[int], name: str, suspects: Suspects) -> np.ndarray | None:
+    """Return the sorted uids of all scored pairs but the suspects, or None where not every pair has one of 128 bits."""
     parts: list[np.ndarray] = []
     for shard in shards:
         uids = read_table(store.metadata(shard), ["uid"])["uid"].to_pylist()
         if not uids or not all(_UID.fullmatch(uid) for uid in uids):
             return None
-        kept = np.ones(len(uids), bool)
+        kept = np.isfinite(read_table(store.scores(shard), [name])[name].to_numpy())
         kept[suspects.rows[suspects.shards == shard]] = False
         halves = [(int(uid[:16], 16), int(uid[16:], 16)) for uid, keep in zip(uids, kept.tolist(), strict=True) if keep]
         parts.append(np.array(halves, dtype=np.dtype("u8,u8")))

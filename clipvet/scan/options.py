@@ -90,6 +90,17 @@ class ScanOptions:
             raise UsageError(f"expected a preset out of {', '.join(PRESETS)}, got {self.preset!r}")
         if self.engine not in ENGINES:
             raise UsageError(f"expected an engine out of {', '.join(ENGINES)}, got {self.engine!r}")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"expected a seed from 0 to 2**32 - 1, got {self.seed}: choose another")
+        if self.batches and self.reference <= BATCH:
+            raise UsageError(
+                f"expected a --reference above {BATCH:,} with --batches, drawn from it, got {self.reference:,}: raise it"
+            )
+        if self.k is None and self.poison_rate * MARGIN >= 1 and not self.clean:
+            raise UsageError(
+                f"expected a poison rate below {1 / MARGIN:g}, got {self.poison_rate:g}: so much of one kind is no outlier in the "
+                "data; give a trusted set with --clean, or a --k of your own"
+            )
         build_scorers(self)
 
     @property

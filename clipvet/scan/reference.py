@@ -69,9 +69,7 @@ def draw_reference(store: Store, shards: Sequence[int], size: int, seed: int, de
         ids = read_table(store.metadata(shard), ["id"])["id"].to_numpy()
         place = np.full(len(ids), shard, np.uint64), np.arange(len(ids), dtype=np.uint64)
         rows = np.stack([priority(ids, seed), ids.astype(np.uint64), *place], axis=1)
-        if len(rows) > size:
-            rows = rows[np.argpartition(rows[:, 0], size)[: size + size // 8 + 8]]  # some more, as unusable ones are left out
-        held = np.concatenate([held, rows[_usable(store, shard, rows[:, 3].astype(np.int64))]])
+        held = np.concatenate([held, _first_usable(store, shard, rows[np.argsort(rows[:, 0], kind="stable")], size)])
         held = held[np.lexsort((held[:, 1], held[:, 0]))][:size]
     numbers, rows_of = held[:, 2].astype(np.int64), held[:, 3].astype(np.int64)
     features = _gather(store, numbers, rows_of, held[:, 1].astype(np.int64), device)
@@ -84,21 +82,32 @@ def save_reference(store: Store, reference: Reference) -> str:
     tensors = {"ids": f.ids, "shards": torch.from_numpy(reference.shards), "rows": torch.from_numpy(reference.rows)}
     tensors |= {name: part.half() for name, part in (("image", f.image), ("text", f.text)) if part is not None}
     data = save({name: part.cpu().contiguous() for name, part in tensors.items()})
-    write_whole(store.reference, lambda file: file.write(data))
-    return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256(data).hexdigest()
+    write_whole(store.reference(digest), lambda file: file.write(data))
+    return digest
 
 
-def load_reference(store: Store, device: str = "cpu") -> Reference:
-    """Read what :func:`save_reference` kept."""
-    held = load_file(store.reference, device=device)
+def load_reference(store: Store, digest: str, device: str = "cpu") -> Reference:
+    """Read what :func:`save_reference` kept under this digest."""
+    held = load_file(store.reference(digest), device=device)
     features = PairFeatures(ids=held["ids"], image=held.get("image"), text=held.get("text"))
     return Reference(features=features, shards=held["shards"].cpu().numpy(), rows=held["rows"].cpu().numpy())
 
 
-def load_features(store: Store, shard: int, start: int = 0, stop: int | None = None, device: str = "cpu") -> PairFeatures:
-    """Load the features of a stretch of one shard."""
-    ids = read_table(store.metadata(shard), ["id"])["id"].to_numpy()[start:stop]
-    rows = slice(start, stop)
+def _first_usable(store: Store, shard: int, rows: np.ndarray, size: int) -> np.ndarray:
+    """Those of the first rows that have a direction in feature space, up to ``size`` of them."""
+    kept = rows[:0]
+    for start in range(0, len(rows), max(1, size)):
+        if len(kept) >= size:
+            break
+        part = rows[start : start + size]
+        kept = np.concatenate([kept, part[_usable(store, shard, part[:, 3].astype(np.int64))]])
+    return kept[:size]
+
+
+def load_features(store: Store, shard: int, ids: np.ndarray, start: int = 0, device: str = "cpu") -> PairFeatures:
+    """Load the features of a stretch of one shard: as many rows from ``start`` on as there are ids."""
+    rows = slice(start, start + len(ids))
     image, text = (read_rows(path(shard), rows, device) for path in (store.image_features, store.text_features))
     return PairFeatures(ids=torch.from_numpy(ids.copy()).to(device), image=image, text=text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from clipvet.data.pairs import PairSource
 from clipvet.models.base import ClipModel
-from clipvet.scan.merge import Suspects, suspect_features
+from clipvet.scan.merge import MOST, Suspects, suspect_features
 from clipvet.scan.neighbours import nearest
 from clipvet.scan.options import ScanOptions, build_scorers
 from clipvet.scan.pictures import thumbnails
@@ -60,6 +61,7 @@ class Scanned:
     reference: Reference
     asked: int
     facts: Mapping[int, Mapping[str, Any]]
+    faults: tuple[str, ...]
     scored: int
     threshold: float
     trusted: bool
@@ -82,6 +84,13 @@ class Scanned:
         for found in self.facts.values():
             counts.update(found["unread"])
         return counts
+
+    @property
+    def flaggable(self) -> int:
+        """How many pairs can be flagged at most."""
+        if self.trusted:
+            return 0 if math.isinf(self.threshold) else self.scored
+        return math.floor(self.options.flag_rate * self.scored)
 
     @property
     def reference_store(self) -> Store:
@@ -124,7 +133,7 @@ def build_scan_report(s: Scanned) -> ScanReport:
         suspects=_suspects(s),
         groups=groups,
         warnings=_warnings(s),
-        errors=tuple(found["error"] for found in s.facts.values() if found["error"]),
+        errors=(*(found["error"] for found in s.facts.values() if found["error"]), *s.faults),
         coverage=Coverage(done=s.scored, asked=total),
         written=s.written,
         settings={field.name: getattr(s.options, field.name) for field in fields(s.options)},
@@ -139,7 +148,7 @@ def build_scan_report(s: Scanned) -> ScanReport:
 
 
 def _verdict(s: Scanned, groups: Sequence[SuspectGroup]) -> Verdict:
-    if not s.scored:
+    if not s.scored or s.flaggable < s.options.least_group:
         return Verdict.INCONCLUSIVE
     large = any(group.size >= s.options.least_group for group in groups)
     return Verdict.SUSPICIOUS if large else Verdict.NO_EVIDENCE
@@ -158,7 +167,7 @@ def _reference(s: Scanned) -> ReferenceSet:
 def _promise(s: Scanned) -> str:
     rate = f"{s.options.flag_rate:.4g}"
     if s.trusted:
-        return f"a further pair like the trusted ones is flagged with a probability of at most {rate} (split conformal)"
+        return f"a further pair like the trusted ones is flagged with a probability of at most {rate} (conformal)"
     return f"at most a share of {rate} of all pairs, and so of the clean ones, is flagged, because the threshold is that quantile"
 
 
@@ -173,11 +182,25 @@ def _warnings(s: Scanned) -> tuple[str, ...]:
         )
     if s.k and s.options.reference < s.asked:
         found.append(f"the reference holds {s.options.reference:,} pairs and not the {s.asked:,} asked for: there are no more")
+    if s.flaggable < s.options.least_group:
+        found.append(_too_few(s))
+    if len(s.suspects) > MOST:
+        found.append(f"groups were sought among the worst {MOST:,} of the flagged pairs only")
     if s.model is None:
         found.append(
             "ready features were scanned: scores say what the model behind them sees, and which model that was is not known"
         )
     return tuple(found)
+
+
+def _too_few(s: Scanned) -> str:
+    rate, least = s.options.flag_rate, s.options.least_group
+    if s.trusted:
+        return f"a flag rate of {rate:g} takes at least {math.ceil(1 / rate) - 1} trusted pairs: nothing can be flagged with fewer"
+    return (
+        f"at most {s.flaggable:,} of {s.scored:,} pairs are flagged at a rate of {rate:g}, fewer than the {least} of a group that "
+        "counts: raise --flag-rate, or lower --least-group"
+    )
 
 
 def _examples(s: Scanned) -> dict[str, tuple[str, ...]]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ from clipvet.errors import UsageError
 from clipvet.metrics import clean_threshold
 from clipvet.models.base import ClipModel
 from clipvet.models.bases import load_base
-from clipvet.scan.merge import find_suspects, group_suspects, histogram, threshold_of, write_results
-from clipvet.scan.options import ScanOptions, build_scorers
-from clipvet.scan.reference import Reference, draw_reference, load_reference, save_reference
+from clipvet.scan.merge import above, find_suspects, group_suspects, histogram, threshold_of, write_manifest, write_results
+from clipvet.scan.options import BATCH, ScanOptions, build_scorers
+from clipvet.scan.reference import Reference, draw_reference, save_reference
 from clipvet.scan.report import Scanned, build_scan_report
-from clipvet.scan.store import Store, read_table
+from clipvet.scan.store import Store, read_array, read_table
 from clipvet.scan.work import Facts, Job, run_units
 from clipvet.types import ScanReport
 
@@ -61,22 +62,23 @@ class _Scan:
         options, store = self.options, Store(self.options.out)
         source = self._open(self.paths)
         model = self._model(source)
-        facts = self._stage("features", source, store, self._feature_identity(model), model)
-        shards = [number for number, found in facts.items() if found["pairs"]]
-        if not shards:
-            raise UsageError(f"expected pairs in {', '.join(self.paths)}, could use none of them: {_first(facts)}")
-        reference, trusted = self._reference(source, store, shards, model)
-        asked, options = options.reference, replace(options, reference=min(options.reference, len(reference.features)))
-        self.options = options
-        scores = self._stage("scores", source, store, self._score_identity(model, save_reference(store, reference)), None, shards)
+        facts = self._stage("features", source, store, self._feature_identity(model, source), model)
+        store.trim(len(source.shards))
+        shards = _usable(self.paths, store, facts)
+        reference, trusted, faults = self._reference(store, shards, model)
+        asked, held = options.reference, min(options.reference, len(reference.features))
+        self.options = options = replace(options, reference=held, batches=options.batches and held > BATCH)
+        identity = self._score_identity(model, source, save_reference(store, reference))
+        scores = self._stage("scores", source, store, identity, None, shards)
         names = list(options.scorers)
         limit = threshold_of(store, shards, names[0], options.flag_rate)
         if trusted is not None:
-            limit = clean_threshold(trusted, options.flag_rate)
+            limit = above(clean_threshold(trusted, options.flag_rate))
         suspects = find_suspects(store, shards, names, limit)
-        drawn_from = store if trusted is None else Store(options.out / "trusted")
+        drawn_from = store if trusted is None else self._trusted_store
         groups = group_suspects(store, suspects, reference.features, reference.captions(drawn_from))
         written = write_results(store, shards, names, suspects, groups)
+        write_manifest(store, source)
         return build_scan_report(
             Scanned(
                 source=source,
@@ -87,7 +89,8 @@ class _Scan:
                 reference=reference,
                 asked=asked,
                 facts=facts,
-                scored=sum(found["scored"] for found in scores.values()),
+                faults=faults,
+                scored=sum(found["scored"][names[0]] for found in scores.values()),
                 threshold=limit,
                 trusted=trusted is not None,
                 suspects=suspects,
@@ -101,24 +104,33 @@ class _Scan:
 
     def _open(self, paths: Sequence[str]) -> PairSource:
         o = self.options
+        out = o.out.resolve()
+        inside = [path for path in paths if Path(path).is_dir() and out.is_relative_to(Path(path).resolve())]
+        if inside:
+            raise UsageError(f"expected --out outside of the data, got {o.out} in {inside[0]}: choose another folder")
         return open_pairs(list(paths), image_col=o.image_col, caption_col=o.caption_col, id_col=o.id_col)
+
+    @property
+    def _trusted_store(self) -> Store:
+        return Store(self.options.out / "trusted", salt="trusted/")
 
     def _model(self, source: PairSource) -> ClipModel | None:
         if self.options.model is None:
             return None
         return load_base(self.options.model, device=self.options.device, quick_gelu=self.options.quick_gelu)
 
-    def _feature_identity(self, model: ClipModel | None) -> dict[str, Any]:
-        made = (
-            {} if model is None else {"model": model.sha256 or model.name, "size": model.image_size, "quick_gelu": model.quick_gelu}
-        )
+    def _feature_identity(self, model: ClipModel | None, source: PairSource) -> dict[str, Any]:
+        made: dict[str, Any] = {"kind": source.kind, "mapping": dict(source.mapping)}
+        if model is not None:
+            made |= {"model": model.sha256 or model.name, "size": model.image_size, "quick_gelu": model.quick_gelu}
+            made |= {"mean": model.mean, "std": model.std}
         pixel = {name: vars(scorer) for name, scorer in build_scorers(self.options)[1].items()}
         return {**made, "pixel": pixel, "seed": self.options.seed if pixel else 0}
 
-    def _score_identity(self, model: ClipModel | None, reference: str) -> dict[str, Any]:
+    def _score_identity(self, model: ClipModel | None, source: PairSource, reference: str) -> dict[str, Any]:
         settings = {name: vars(scorer) for name, scorer in build_scorers(self.options)[0].items()}
         batches = {"batches": self.options.batches, "seed": self.options.seed}
-        return {"features": self._feature_identity(model), "scorers": settings, "reference": reference, **batches}
+        return {"features": self._feature_identity(model, source), "scorers": settings, "reference": reference, **batches}
 
     def _stage(
         self,
@@ -142,21 +154,48 @@ class _Scan:
         return {number: facts[number] for number in wanted}
 
     def _reference(
-        self, source: PairSource, store: Store, shards: Sequence[int], model: ClipModel | None
-    ) -> tuple[Reference, list[float] | None]:
-        """Draw the reference; with a trusted set, from that, and score the set itself for the threshold."""
+        self, store: Store, shards: Sequence[int], model: ClipModel | None
+    ) -> tuple[Reference, list[float] | None, tuple[str, ...]]:
+        """Draw the reference; with a trusted set, from that, with the set's own scores and what could not be read of it."""
         o = self.options
         if not o.clean:
-            return draw_reference(store, shards, o.reference, o.seed, o.device), None
-        trusted, kept = self._open(o.clean), Store(o.out / "trusted")
-        facts = self._stage("features", trusted, kept, self._feature_identity(model), model)
-        numbers = [number for number, found in facts.items() if found["pairs"]]
+            return draw_reference(store, shards, o.reference, o.seed, o.device), None, ()
+        trusted, kept = self._open(o.clean), self._trusted_store
+        facts = self._stage("features", trusted, kept, self._feature_identity(model, trusted), model)
+        kept.trim(len(trusted.shards))
+        numbers = _usable(o.clean, kept, facts)
         reference = draw_reference(kept, numbers, o.reference, o.seed, o.device)
-        identity = self._score_identity(model, save_reference(kept, reference))
+        identity = self._score_identity(model, trusted, save_reference(kept, reference))
         self._stage("scores", trusted, kept, identity, None, numbers)
         parts = [read_table(kept.scores(number), [o.scorers[0]])[o.scorers[0]].to_numpy() for number in numbers]
         scores = np.concatenate(parts)
-        return load_reference(kept, o.device), scores[np.isfinite(scores)].tolist()
+        faults = tuple(f"trusted set: {found['error']}" for found in facts.values() if found["error"])
+        return reference, scores[np.isfinite(scores)].tolist(), faults
+
+
+def _usable(paths: Sequence[str], store: Store, facts: dict[int, Facts]) -> list[int]:
+    """Shards with pairs, whose features agree in kind and width.
+
+    Raises:
+        UsageError: there is none, or they do not agree.
+    """
+    shards = [number for number, found in facts.items() if found["pairs"]]
+    if not shards:
+        raise UsageError(f"expected pairs in {', '.join(paths)}, could use none of them: {_first(facts)}")
+    shapes = {number: _shape(store, number) for number in shards}
+    odd = [number for number in shards if shapes[number] != shapes[shards[0]]]
+    if odd:
+        raise UsageError(
+            f"expected features of one kind and width in all shards, found {shapes[shards[0]]} and, in shard {odd[0] + 1}, "
+            f"{shapes[odd[0]]}: scan them one after the other"
+        )
+    return shards
+
+
+def _shape(store: Store, shard: int) -> str:
+    """Kinds and widths of a shard's features, in words."""
+    paths = {"image": store.image_features(shard), "text": store.text_features(shard)}
+    return " and ".join(f"{kind} ({read_array(path).shape[1]})" for kind, path in paths.items() if path.exists())
 
 
 def _first(facts: dict[int, Facts]) -> str:

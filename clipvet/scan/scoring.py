@@ -50,20 +50,20 @@ def score_shard(
         device: torch device.
 
     Returns:
-        Facts for the marker: how many pairs were scored by the first scorer.
+        Facts for the marker: how many pairs each scorer scored.
     """
     ready = read_table(store.metadata(shard), ["id", *columns])
+    ids = ready["id"].to_numpy()
     parts: list[dict[str, np.ndarray]] = []
     for number, start in enumerate(range(0, len(ready), BATCH)):
-        queries = load_features(store, shard, start, start + BATCH, device)
+        queries = load_features(store, shard, ids[start : start + BATCH], start, device)
         among = reference.batch(BATCH, _seed(seed, shard, number)) if batches else reference.features
         with torch.inference_mode():
             parts.append(score_features(queries, among, scorers))
     found = {name: np.concatenate([part[name] for part in parts] or [np.zeros(0, np.float32)]) for name in scorers}
     found |= {name: ready[name].to_numpy().astype(np.float32) for name in columns}
     write_table(store.scores(shard), {"id": ready["id"], **found})
-    first = next(iter(found.values()))
-    return {"pairs": len(first), "scored": int(np.isfinite(first).sum())}
+    return {"pairs": len(ready), "scored": {name: int(np.isfinite(values).sum()) for name, values in found.items()}}
 
 
 def _seed(*numbers: int) -> int:

@@ -49,9 +49,15 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of one scan; shards are known by their number in the source."""
+    """The folder of one scan; shards are known by their number in the source.
+
+    Attributes:
+        folder: of the scan.
+        salt: keeps pairs of a trusted set apart from pairs of the data that happen to have the same name.
+    """
 
     folder: Path
+    salt: str = ""
 
     def image_features(self, shard: int) -> Path:
         """Path of ``(n, d)`` half-precision image features."""
@@ -73,10 +79,15 @@ class Store:
         """Path of the table of scores, a column per scorer, in the order of the metadata."""
         return self.folder / "state" / "scores" / f"scores_{shard:05d}.parquet"
 
-    @property
-    def reference(self) -> Path:
-        """Path of the pairs that everything is compared with."""
-        return self.folder / "state" / "reference.safetensors"
+    def reference(self, digest: str) -> Path:
+        """Path of the pairs that everything is compared with, named after its content."""
+        return self.folder / "state" / f"reference-{digest[:16]}.safetensors"
+
+    def trim(self, shards: int) -> None:
+        """Remove features of shards that the source does not have: what an earlier scan of other data left."""
+        for path in (self.folder / "features").glob("*/*_[0-9]*.*"):
+            if int(path.stem.rpartition("_")[2]) >= shards:
+                path.unlink(missing_ok=True)
 
     def _marker(self, stage: str, shard: int) -> Path:
         return self.folder / "state" / stage / f"{shard:05d}.json"
@@ -87,7 +98,9 @@ class Store:
             found = json.loads(self._marker(stage, shard).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return dict(found["facts"]) if found.get("identity") == json.loads(json.dumps(identity)) else None
+        if not isinstance(found, dict) or found.get("identity") != json.loads(json.dumps(identity)):
+            return None
+        return dict(found["facts"])
 
     def finish(self, stage: str, shard: int, identity: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Note that a stage of a shard is finished, when all its files are written."""

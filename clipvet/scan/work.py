@@ -65,7 +65,8 @@ class Job:
         """Do one shard and note that it is finished."""
         self.store.forget(self.stage, shard)
         facts = self._features(shard, progress) if self.stage == "features" else self._scores(shard)
-        self.store.finish(self.stage, shard, self.identity_of(shard), facts)
+        if facts["pairs"] and not facts.get("error"):  # what failed is tried again
+            self.store.finish(self.stage, shard, self.identity_of(shard), facts)
         return facts
 
     def _features(self, shard: int, progress: Callable[[int], None] | None) -> Facts:
@@ -101,7 +102,7 @@ class Job:
 
     @cached_property
     def _reference(self) -> Reference:
-        return load_reference(self.store, self.options.device)
+        return load_reference(self.store, str(self.identity["reference"]), self.options.device)
 
 
 def run_units(job: Job, shards: Sequence[int], progress: Callable[[int], None]) -> Iterator[tuple[int, Facts]]:
@@ -127,7 +128,10 @@ def run_units(job: Job, shards: Sequence[int], progress: Callable[[int], None]) 
             try:
                 for future in as_completed(waiting):
                     yield waiting[future], future.result()
-            except BrokenProcessPool as error:
+            except BaseException as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                if not isinstance(error, BrokenProcessPool):
+                    raise
                 raise ClipvetError(
                     f"expected {workers} workers to live, but one was killed (often for want of memory): run the same command "
                     "again, with fewer --workers; it goes on with what is whole"

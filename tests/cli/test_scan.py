@@ -8,6 +8,9 @@ import tarfile
 from pathlib import Path
 
 import jsonschema
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clipvet.cli import main
@@ -52,13 +55,14 @@ def test_every_format_is_written(scanned: Path) -> None:
 
 
 def test_the_clean_twin_ends_without_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shipped = poisoned_shards()
+    shipped, data = poisoned_shards(), tmp_path / "data"
+    data.mkdir()
     for path in shipped.shards:
-        with tarfile.open(path) as source, tarfile.open(tmp_path / path.name, "w") as target:
+        with tarfile.open(path) as source, tarfile.open(data / path.name, "w") as target:
             for member in source:
                 if member.name.partition(".")[0] not in shipped.planted:
                     target.addfile(member, source.extractfile(member))
-    command = ["scan", str(tmp_path), "--model", str(shipped.model), "--out", str(tmp_path / "out"), "--flag-rate", "0.03"]
+    command = ["scan", str(data), "--model", str(shipped.model), "--out", str(tmp_path / "out"), "--flag-rate", "0.03"]
     assert main([*command, "--format", "json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["verdict"] == "no evidence"
@@ -74,7 +78,7 @@ def test_filter_writes_all_but_what_was_flagged_and_a_persons_decision_wins(
     assert main(["filter", *shards, "--scan", str(scanned), "--out", str(tmp_path / "kept")]) == 0
     everything = keys_of(list(poisoned_shards().shards))
     assert keys_of(sorted((tmp_path / "kept").glob("*.tar"))) == everything - set(flagged)
-    assert "1,164 pairs kept, 36 dropped (0 of them had no score)" in capsys.readouterr().out
+    assert "1,164 pairs kept, 36 dropped" in capsys.readouterr().out
     spared, shard = next(iter(flagged.items()))
     dropped = min(everything - set(flagged))
     of = next(path.stem for path in poisoned_shards().shards if dropped in keys_of([path]))
@@ -84,6 +88,36 @@ def test_filter_writes_all_but_what_was_flagged_and_a_persons_decision_wins(
     assert keys_of(sorted((tmp_path / "decided").glob("*.tar"))) == everything - set(flagged) - {dropped} | {spared}
 
 
+def test_filter_refuses_data_that_were_not_scanned(scanned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards = poisoned_shards().shards
+    others = [tmp_path / path.name for path in shards]
+    for path in others:
+        path.write_bytes(shards[0].read_bytes())
+    wrong = {"other data": others, "a part of it": shards[:2], "another order": tuple(reversed(shards))}
+    for paths in wrong.values():
+        assert main(["filter", *map(str, paths), "--scan", str(scanned), "--out", str(tmp_path / "kept")]) == 2
+        assert "expected the data that were scanned" in capsys.readouterr().err
+    assert not (tmp_path / "kept").exists()
+
+
+def test_filter_leaves_out_what_has_no_score(tmp_path: Path) -> None:
+    features = tmp_path / "features"
+    for kind in ("img_emb", "text_emb"):
+        (features / kind).mkdir(parents=True)
+        rows = 2 + np.random.default_rng(0).normal(size=(200, 16)).astype(np.float16)
+        rows[5], rows[7, 0] = 0, np.nan
+        np.save(features / kind / f"{kind}_0.npy", rows)
+    (features / "metadata").mkdir()
+    names = [f"{at:04d}" for at in range(200)]
+    pq.write_table(pa.table({"image_path": names, "caption": names}), features / "metadata" / "metadata_0.parquet")
+    assert main(["scan", str(features), "--out", str(tmp_path / "out"), "--flag-rate", "0.06"]) == 0
+    assert main(["filter", str(features), "--scan", str(tmp_path / "out"), "--out", str(tmp_path / "kept")]) == 0
+    (table,) = (tmp_path / "kept").rglob("*.parquet")
+    kept = set(pq.read_table(table)["image_path"].to_pylist())
+    assert len(kept) == 200 - 11 - 2  # six in a hundred of the 198 that have a score
+    assert not {"0005", "0007"} & kept
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -91,7 +125,7 @@ def test_filter_writes_all_but_what_was_flagged_and_a_persons_decision_wins(
         (["scan", "DATA", "--out", "OUT"], "expected --model for 00000, which holds images"),
         (["scan", "DATA", "--model", "pocket-9", "--out", "OUT"], "expected a base, found no file or name 'pocket-9'"),
         (["scan", "DATA", "--model", "pocket-0", "--out", "OUT", "--scorer", "magic"], "got 'magic'"),
-        (["filter", "DATA", "--scan", "OUT", "--out", "KEPT"], "expected the scores of a finished scan"),
+        (["filter", "DATA", "--scan", "OUT", "--out", "KEPT"], "expected a finished scan"),
     ],
 )
 def test_what_a_user_can_cause_is_one_sentence(
@@ -104,10 +138,21 @@ def test_what_a_user_can_cause_is_one_sentence(
     assert words in said[0]
 
 
-def test_decisions_that_are_none_are_one_sentence(scanned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("a,00000,,maybe\n", "expected a table with key, shard and decision (keep or drop)"),
+        ("", "expected one decision a pair"),
+        ("a,00000,,keep\na,00000,,drop\n", "found two of 'a'"),
+        ("a,00000,,drop\n", "found one about ('00000', 'a')"),
+    ],
+)
+def test_decisions_that_are_none_are_one_sentence(
+    scanned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: str, words: str
+) -> None:
     table = tmp_path / "decisions.csv"
-    table.write_text("key,shard,uid,decision\na,00000,,maybe\n")
-    shard = str(poisoned_shards().shards[0])
-    command = ["filter", shard, "--scan", str(scanned), "--out", str(tmp_path / "kept"), "--decisions", str(table)]
+    table.write_text(f"key,shard,uid,decision\n{rows}")
+    shards = map(str, poisoned_shards().shards)
+    command = ["filter", *shards, "--scan", str(scanned), "--out", str(tmp_path / "kept"), "--decisions", str(table)]
     assert main(command) == 2
-    assert "expected a table with key, shard and decision (keep or drop)" in capsys.readouterr().err
+    assert words in capsys.readouterr().err

@@ -250,6 +250,78 @@ def test_a_trusted_set_is_reference_and_threshold(tmp_path: Path) -> None:
     assert len(found) - 20 <= binom.ppf(0.999, 380, 0.05)
 
 
+def test_pairs_that_tie_with_the_trusted_threshold_are_not_flagged(tmp_path: Path) -> None:
+    for name in ("trusted", "data"):
+        folder = write_features(tmp_path / name)
+        for kind in ("img_emb", "text_emb"):
+            np.save(folder / kind / f"{kind}_0.npy", np.ones((400, 8), np.float16))
+    report = scan([tmp_path / "data"], tmp_path / "out", model=None, clean=(str(tmp_path / "trusted"),), reference=1000)
+    assert report.counts.flagged == 0
+
+
+@pytest.mark.parametrize("given", [{"flag_rate": 0.01}, {"flag_rate": 0.001, "clean": True}])
+def test_a_scan_that_can_flag_too_few_is_inconclusive(tmp_path: Path, given: dict[str, Any]) -> None:
+    if given.get("clean"):
+        given = given | {"clean": (str(write_features(tmp_path / "trusted", seed=1)),)}
+    report = scan([write_features(tmp_path / "data", planted=8)], tmp_path / "out", model=None, reference=1000, **given)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    words = "takes at least 999 trusted pairs" if "clean" in given else "at most 4 of 400 pairs are flagged"
+    assert any(words in warning for warning in report.warnings)
+
+
+def test_another_caption_column_is_another_scan(tmp_path: Path, pictures: list[Any]) -> None:
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    rows = ["filepath\ttitle\tother"]
+    for at, (image, caption) in enumerate(pictures[:30]):
+        (folder / f"{at}.png").write_bytes(png(image))
+        rows.append(f"{at}.png\t{caption}\tsomething else")
+    (folder / "pairs.csv").write_text("\n".join(rows))
+    for column in ("title", "other"):
+        scan([folder / "pairs.csv"], tmp_path / "out", scorers=("clip-score",), caption_col=column)
+        scan([folder / "pairs.csv"], tmp_path / column, scorers=("clip-score",), caption_col=column)
+        assert results(tmp_path / "out") == results(tmp_path / column)
+
+
+def test_what_could_not_be_read_is_tried_again(tmp_path: Path, pictures: list[Any]) -> None:
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    names = [f"{at}.png" for at in range(30)]
+    (folder / "pairs.csv").write_text("\n".join(["filepath\ttitle", *(f"{name}\ta caption" for name in names)]))
+    with pytest.raises(UsageError, match="could use none of them: 30 x file not found"):
+        scan([folder / "pairs.csv"], tmp_path / "out")
+    for name, (image, _) in zip(names, pictures, strict=False):
+        (folder / name).write_bytes(png(image))
+    assert scan([folder / "pairs.csv"], tmp_path / "out").counts.scored == 30
+
+
+def test_features_of_any_scale_are_scored_alike(tmp_path: Path) -> None:
+    found = []
+    for scale in (1e-6, 1.0, 1e5):
+        folder = write_features(tmp_path / f"{scale}")
+        path = folder / "img_emb" / "img_emb_0.npy"
+        np.save(path, np.load(path).astype(np.float32) * scale)
+        scan([folder], tmp_path / f"out-{scale}", model=None, reference=1000)
+        found.append(pq.read_table(tmp_path / f"out-{scale}" / "scores.parquet")["dao"].to_numpy())
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], abs=0.02)
+
+
+def test_shards_of_different_width_are_one_sentence(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "data")
+    for kind in ("img_emb", "text_emb"):
+        np.save(folder / kind / f"{kind}_1.npy", np.ones((400, 8), np.float16))
+    (folder / "metadata" / "metadata_1.parquet").write_bytes((folder / "metadata" / "metadata_0.parquet").read_bytes())
+    with pytest.raises(UsageError, match=r"found image \(64\) and text \(64\) and, in shard 2, image \(8\) and text \(8\)"):
+        scan([folder], tmp_path / "out", model=None)
+
+
+def test_an_output_folder_inside_the_data_is_refused(make_tars: MakeTars) -> None:
+    folder = make_tars(9)[0].parent
+    with pytest.raises(UsageError, match="expected --out outside of the data"):
+        scan([folder], folder / "out")
+
+
 def test_a_k_below_the_expected_poison_is_said(make_tars: MakeTars, tmp_path: Path) -> None:
     report = scan(make_tars(30), tmp_path / "out", poison_rate=0.2, reference=25)
     assert "k = 4 does not exceed the 5 poisoned pairs" in report.warnings[0]
@@ -259,7 +331,7 @@ def test_k_is_ten_times_the_poison_that_the_reference_may_hold(make_tars: MakeTa
     report = scan(make_tars(60), tmp_path / "out", k=None, poison_rate=0.04, reference=1000)
     assert report.reference is not None
     assert (report.reference.size, report.reference.k) == (60, 24)
-    assert report.warnings == ("the reference holds 60 pairs and not the 1,000 asked for: there are no more",)
+    assert report.warnings[0] == "the reference holds 60 pairs and not the 1,000 asked for: there are no more"
     assert scan(make_tars(60), tmp_path / "low", k=None, poison_rate=0.001).reference.k == 16  # type: ignore[union-attr]
 
 
@@ -293,6 +365,7 @@ def test_a_worker_that_is_killed_ends_in_one_sentence_and_the_scan_goes_on(
             return self
 
         def __exit__(self, *_: object) -> None: ...
+        def shutdown(self, **_: object) -> None: ...
         def submit(self, *_: object) -> Future[dict[str, int]]:
             future: Future[dict[str, int]] = Future()
             future.set_exception(BrokenProcessPool("a child process terminated abruptly"))

@@ -13,7 +13,6 @@ import torch
 from scipy.stats import chisquare
 
 from clipvet.errors import UnreadableError, UnwritableError
-from clipvet.scan.base import PairFeatures
 from clipvet.scan.encode import pair_id
 from clipvet.scan.reference import draw_reference, load_features, load_reference, priority, save_reference
 from clipvet.scan.store import Store, read_array, read_table, write_array, write_table, write_whole
@@ -65,6 +64,7 @@ def test_pairs_without_a_direction_are_never_drawn(tmp_path: Path) -> None:
     dead = tuple(range(0, 100, 2))
     fill(store, [100], dead=dead)
     assert len(draw_reference(store, [0], 80, seed=0).features) == 50
+    assert len(draw_reference(store, [0], 30, seed=0).features) == 30  # others take their places
 
 
 def test_a_reference_is_kept_for_the_workers(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_reference_is_kept_for_the_workers(tmp_path: Path) -> None:
     fill(store, [100])
     reference = draw_reference(store, [0], 20, seed=0)
     digest = save_reference(store, reference)
-    again = load_reference(store)
+    again = load_reference(store, digest)
     assert torch.equal(again.features.ids, reference.features.ids)
     assert again.features.image is not None
     assert again.features.image.numpy() == pytest.approx(reference.features.image.numpy(), abs=1e-3)  # type: ignore[union-attr]
@@ -99,10 +99,13 @@ def test_a_batch_of_the_reference_is_a_part_of_it(tmp_path: Path) -> None:
 
 def test_a_stretch_of_a_shard_is_loaded(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    fill(store, [100])
-    part = load_features(store, 0, 10, 14)
-    assert part.ids.tolist() == [pair_id("s", str(at)) for at in range(10, 14)]
-    assert isinstance(part, PairFeatures)
+    image = fill(store, [100])
+    ids = np.array([pair_id("s", str(at)) for at in range(10, 14)])
+    part = load_features(store, 0, ids, 10)
+    assert part.ids.tolist() == ids.tolist()
+    assert part.image is not None
+    wanted = image[10:14].astype(float) / np.linalg.norm(image[10:14].astype(float), axis=1, keepdims=True)
+    assert part.image.numpy() == pytest.approx(wanted, abs=1e-3)
 
 
 def test_ids_tell_shard_and_key_apart() -> None:
