@@ -33,7 +33,7 @@ PACKAGES = (
     "pydantic",
     "jinja2",
 )
-EXTRAS = {"hub": "huggingface_hub"}
+EXTRAS = {"hub": "huggingface_hub", "baselines": "sklearn", "ray": "ray"}
 ASSETS = Path(clipvet.__file__).parent / "pocket" / "assets"
 
 
