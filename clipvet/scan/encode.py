@@ -22,6 +22,7 @@ from clipvet.scan.store import Store, write_array, write_table
 
 __all__ = ["encode_shard", "pair_id"]
 
+CUT = ("archive cut off", "table cut off")  # kinds that stand for the whole rest of a shard
 BLOCK = 65_536  # ready features that are brought to unit length at a time
 AHEAD = 3  # batches that are decoded while one is encoded
 Decoded = tuple[Pair, Tensor] | Unread
@@ -83,7 +84,7 @@ def encode_shard(
     except UnreadableError as fault:
         return {**_write(shard, number, store, rows), "error": str(fault)}
     if ready is not None:
-        return {**_write(shard, number, store, _ready(ready)), "error": ""}
+        return {**_write(shard, number, store, _ready(ready)), "error": "", "ready": True}
     if model is None:
         raise UsageError(f"expected --model for {shard.name}, which holds images: name the CLIP that encodes them")
     faults: list[str] = []
@@ -94,6 +95,7 @@ def encode_shard(
             _encode(rows, model, good, pixel_scorers, seed)
         if progress:
             progress(len(rows.pairs) + len(rows.unread))
+    faults += [f"{shard.name}: {item.why}" for item in rows.unread if item.kind in CUT]
     return {**_write(shard, number, store, rows), "error": " ".join(faults)}
 
 

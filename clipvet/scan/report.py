@@ -155,7 +155,10 @@ def _verdict(s: Scanned, groups: Sequence[SuspectGroup]) -> Verdict:
 
 
 def _model(s: Scanned) -> ModelRecord | None:
-    return None if s.model is None else ModelRecord(name=s.model.name, sha256=s.model.sha256)
+    """The model that made the features; None where the source held them ready."""
+    if s.model is None or all(found.get("ready") for found in s.facts.values()):
+        return None
+    return ModelRecord(name=s.model.name, sha256=s.model.sha256)
 
 
 def _reference(s: Scanned) -> ReferenceSet:
@@ -186,7 +189,7 @@ def _warnings(s: Scanned) -> tuple[str, ...]:
         found.append(_too_few(s))
     if len(s.suspects) > MOST:
         found.append(f"groups were sought among the worst {MOST:,} of the flagged pairs only")
-    if s.model is None:
+    if _model(s) is None:
         found.append(
             "ready features were scanned: scores say what the model behind them sees, and which model that was is not known"
         )

@@ -307,6 +307,21 @@ def test_features_of_any_scale_are_scored_alike(tmp_path: Path) -> None:
         assert other == pytest.approx(found[0], abs=0.02)
 
 
+def test_a_model_beside_ready_features_is_not_called_their_maker(tmp_path: Path) -> None:
+    report = scan([write_features(tmp_path / "data")], tmp_path / "out", model="pocket-0")
+    assert report.model is None
+    assert any("which model that was is not known" in warning for warning in report.warnings)
+
+
+def test_an_archive_that_was_cut_off_is_an_error(make_tars: MakeTars, tmp_path: Path) -> None:
+    paths = make_tars(30)
+    paths[1].write_bytes(paths[1].read_bytes()[:30_000])
+    report = scan(paths, tmp_path / "out")
+    assert 20 < report.counts.scored < 30
+    assert len(report.errors) == 1
+    assert report.errors[0].startswith("00001: ")
+
+
 def test_shards_of_different_width_are_one_sentence(tmp_path: Path) -> None:
     folder = write_features(tmp_path / "data")
     for kind in ("img_emb", "text_emb"):
