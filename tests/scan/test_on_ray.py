@@ -30,8 +30,16 @@ from clipvet.types import ScanReport, Verdict
 
 from .conftest import MakeTars  # type: ignore[import-untyped]  # pytest puts it there
 
-SETTINGS: dict[str, Any] = {"model": "pocket-0", "k": 4, "reference": 50, "flag_rate": 0.1, "gallery": 3, "workers": 2}
-COMMAND = ["--model", "pocket-0", "--k", "4", "--reference", "50", "--flag-rate", "0.1", "--gallery", "3", "--workers", "2"]
+SETTINGS: dict[str, Any] = {
+    "least_group": 6,
+    "model": "pocket-0",
+    "k": 4,
+    "reference": 50,
+    "flag_rate": 0.1,
+    "gallery": 3,
+    "workers": 2,
+}
+COMMAND = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
 
 
 def scan(paths: list[Path], out: Path, **given: Any) -> ScanReport:
