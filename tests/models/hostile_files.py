@@ -21,7 +21,7 @@ class Hostile:
     build: Build
     match: str
     outcome: str = "refused"  # or "critical", "high", "medium": readable, with a finding of that severity
-    fires: str = ""  # "pickle", "torch", "data.pkl"
+    fires: bool = False  # whether plain pickle runs it
 
 
 class Named:

@@ -150,20 +150,20 @@ def torchscript_payload(path: Path, marker: Path) -> None:
 
 EXECUTION = [
     *(
-        Hostile(f"{payload} protocol {protocol}", "execution", bare(payload, protocol), "do not open it", fires="pickle")
+        Hostile(f"{payload} protocol {protocol}", "execution", bare(payload, protocol), "do not open it", fires=True)
         for payload, protocol in zip(PAYLOADS, (2, 0, 4, 2, 2, 0, 4, 2, 3, 2, 5, 2, 4, 2, 3, 2, 2, 4, 0, 2, 2, 1, 4), strict=True)
     ),
-    Hostile("INST opcode", "execution", hidden_behind_inst, "do not open it", fires="pickle"),
-    Hostile("OBJ opcode", "execution", hidden_behind_obj, "do not open it", fires="pickle"),
-    Hostile("extension registry", "execution", behind_extension_code, "do not open it", fires="pickle"),
-    Hostile("__setstate__ planted by BUILD", "execution", through_setstate, "do not open it", fires="pickle"),
-    Hostile("legacy list of storages", "execution", in_the_key_list, "do not open it", fires="torch"),
-    Hostile("torchscript data.pkl", "execution", torchscript_payload, "do not open it", fires="data.pkl"),
-    Hostile("state_dict is a call", "execution", instead_of_tensors, "do not open it", fires="torch"),
-    Hostile("scheduler successor", "execution", in_successor, "os.system", "critical", "torch"),
+    Hostile("INST opcode", "execution", hidden_behind_inst, "do not open it", fires=True),
+    Hostile("OBJ opcode", "execution", hidden_behind_obj, "do not open it", fires=True),
+    Hostile("extension registry", "execution", behind_extension_code, "do not open it", fires=True),
+    Hostile("__setstate__ planted by BUILD", "execution", through_setstate, "do not open it", fires=True),
+    Hostile("legacy list of storages", "execution", in_the_key_list, "do not open it", fires=True),
+    Hostile("torchscript data.pkl", "execution", torchscript_payload, "do not open it", fires=True),
+    Hostile("state_dict is a call", "execution", instead_of_tensors, "do not open it", fires=True),
+    Hostile("scheduler successor", "execution", in_successor, "os.system", "critical", fires=True),
     *(
         Hostile(f"{payload} beside tensors, {'zip' if zipped else 'legacy'}", "execution",
-                torch_file(payload, zipped=zipped), payload.rpartition(".")[2], "critical", "torch")
+                torch_file(payload, zipped=zipped), payload.rpartition(".")[2], "critical", fires=True)
         for payload in ("os.system", "builtins.eval", "torch.utils.collect_env.run", "pkgutil.resolve_name")
         for zipped in (True, False)
     ),
