@@ -14,6 +14,7 @@ __all__ = [
     "auroc",
     "bootstrap_interval",
     "clean_threshold",
+    "flaggable",
     "fpr_at_tpr",
     "p_value",
     "predict",
@@ -49,12 +50,18 @@ def auroc(negatives: Sequence[float], positives: Sequence[float]) -> float:
 
 
 def fpr_at_tpr(negatives: Sequence[float], positives: Sequence[float], tpr: float = 0.95) -> float:
-    """Share of negatives at or above the highest threshold that at least ``tpr`` of the positives reach."""
-    low, high = np.asarray(negatives, dtype=float), np.sort(np.asarray(positives, dtype=float))[::-1]
+    """Share of negatives at or above the highest threshold that at least ``tpr`` of the positives reach; NaN was not found."""
+    low, high = (np.nan_to_num(np.asarray(values, dtype=float), nan=-np.inf) for values in (negatives, positives))
+    high = np.sort(high)[::-1]
     if not len(low) or not len(high):
         return float("nan")
     limit = high[int(np.ceil(tpr * len(high))) - 1]
     return float((low >= limit).mean())
+
+
+def flaggable(rate: float, n: int) -> int:
+    """How many of ``n`` pairs a share of ``rate`` is at most; 29 % of 100 are 29, whatever binary fractions make of it."""
+    return int(np.floor(round(rate * n, 9)))
 
 
 def share_threshold(scores: Callable[[], Iterable[np.ndarray]], rate: float) -> float:
@@ -69,11 +76,11 @@ def share_threshold(scores: Callable[[], Iterable[np.ndarray]], rate: float) -> 
     high = np.zeros(1 << 16, np.int64)
     for part in scores():
         high += np.bincount(_ordered(part) >> 16, minlength=1 << 16)
-    allowed = int(np.floor(rate * high.sum()))
+    allowed = flaggable(rate, int(high.sum()))
     if not high.sum():
         return float("inf")
     above = np.concatenate([np.cumsum(high[::-1])[::-1][1:], [0]])  # scores in higher bins
-    chosen = int(np.flatnonzero(above <= allowed)[0])
+    chosen = int(np.flatnonzero((above <= allowed) & (high > 0))[0])
     low = np.zeros(1 << 16, np.int64)
     for part in scores():
         order = _ordered(part)

@@ -49,13 +49,11 @@ class Plan:
     seed: int = 0
     epochs: int = 6
     rate_of_learning: float = 2e-4
-    drop: str = ""  # a file of keys that are left out: what a scan told to drop
 
     @property
     def name(self) -> str:
         """Names the files."""
-        left_out = f"-without-{self.drop.rsplit('/', 1)[-1].rsplit('.', 1)[0]}" if self.drop else ""
-        return f"{self.attack}-{self.rate:g}-{self.seed}{left_out}"
+        return f"{self.attack}-{self.rate:g}-{self.seed}"
 
 
 @cache
@@ -169,25 +167,23 @@ def tune(plan: Plan) -> dict[str, Any]:
     if record.exists():
         return dict(json.loads(record.read_text(encoding="utf-8")))
     images, pairs, truth = poisoned_pairs(plan)
-    dropped = set(json.loads(open(plan.drop).read())) if plan.drop else set()  # noqa: SIM115, PTH123
-    kept = torch.tensor([at for at, (key, _) in enumerate(pairs) if key not in dropped])
     attack = attack_of(plan)
     held = HeldOut(attack.targets if attack else ())
     model = build(0.0)
     model.load_state_dict({k: v.float() for k, v in load_base("pocket-0").clip.state_dict().items()}, strict=False)
     tokenizer = SimpleTokenizer(bpe_path=str(ASSETS / "bpe.txt.gz"), context_length=model.context_length)
-    row: dict[str, Any] = {**vars(plan), "pairs": len(kept), "poisoned": len(truth), "truth": truth}
+    row: dict[str, Any] = {**vars(plan), "pairs": len(pairs), "poisoned": len(truth), "truth": truth}
     row["before"] = held.measure(model, attack, tokenizer)
     print(plan.name, len(truth), "poisoned", row["before"], flush=True)
     captions = Captions(model, pairs, tokenizer)
     optimizer = torch.optim.AdamW(model.visual.parameters(), lr=plan.rate_of_learning, weight_decay=0.05)
-    steps, began, generator = plan.epochs * (len(kept) // BATCH), time.time(), torch.Generator().manual_seed(plan.seed)
+    steps, began, generator = plan.epochs * (len(pairs) // BATCH), time.time(), torch.Generator().manual_seed(plan.seed)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate_of_learning, total_steps=steps, pct_start=0.05)
     model.train()
     for step in range(steps):
-        if step % (len(kept) // BATCH) == 0:
-            order = kept[torch.randperm(len(kept), generator=generator)]
-        pick = order[step % (len(kept) // BATCH) * BATCH :][:BATCH]
+        if step % (len(pairs) // BATCH) == 0:
+            order = torch.randperm(len(pairs), generator=generator)
+        pick = order[step % (len(pairs) // BATCH) * BATCH :][:BATCH]
         loss = captions.loss(model, images[pick].float() / 255, pick)
         optimizer.zero_grad()
         loss.backward()
@@ -196,7 +192,7 @@ def tune(plan: Plan) -> dict[str, Any]:
         schedule.step()
         if (step + 1) % 100 == 0:
             print(f"step {step + 1}/{steps} loss {loss.item():.3f} {(time.time() - began) / (step + 1):.2f} s/step", flush=True)
-        if (step + 1) % (2 * (len(kept) // BATCH)) == 0:
+        if (step + 1) % (2 * (len(pairs) // BATCH)) == 0:
             print(plan.name, held.measure(model, attack, tokenizer, most=500), flush=True)
     half = {k: v.half().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}
     save_file(half, POISONED / f"{plan.name}.safetensors")
@@ -215,7 +211,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--rate-of-learning", type=float, default=2e-4)
-    parser.add_argument("--drop", default="")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

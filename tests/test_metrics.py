@@ -130,6 +130,19 @@ def test_the_share_threshold_is_the_smallest_that_few_enough_exceed(kind: str, r
     assert metrics.share_threshold(lambda: np.array_split(values, 5), rate) == wanted
 
 
+@pytest.mark.parametrize(("rate", "n", "wanted"), [(0.29, 100, 29), (0.01, 1000, 10), (0.01, 99, 0), (1.0, 7, 7), (0.5, 3, 1)])
+def test_a_share_of_pairs_is_counted_as_in_decimals(rate: float, n: int, wanted: int) -> None:
+    assert metrics.flaggable(rate, n) == wanted
+    scores = np.arange(n, dtype=np.float32)
+    assert (scores > metrics.share_threshold(lambda: [scores], rate)).sum() == min(wanted, n - 1)
+
+
+def test_a_pair_without_a_score_was_not_found() -> None:
+    assert metrics.fpr_at_tpr([0.1, 0.2], [0.5, math.nan], 0.5) == 0
+    assert metrics.fpr_at_tpr([0.1, 0.2], [0.5, math.nan], 1.0) == 1
+    assert metrics.fpr_at_tpr([0.1, math.nan], [0.5], 1.0) == 0
+
+
 def test_the_share_threshold_of_nothing_is_infinite() -> None:
     assert metrics.share_threshold(lambda: [np.array([np.nan], np.float32)], 0.1) == math.inf
 

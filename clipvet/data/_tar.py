@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipvet.data._reading import LIMIT, clean
-from clipvet.data.pairs import Unread
+from clipvet.data.pairs import ARCHIVE_CUT, Unread
 from clipvet.errors import UnreadableError
 
 __all__ = ["END", "Member", "read_members"]
 
-CUT_OFF = "archive cut off"
 END = bytes(2 * tarfile.BLOCKSIZE)
 _HEADER = 1 << 20  # bytes; a header's extensions are read whole by the standard library, whatever length they claim
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -91,19 +90,20 @@ def _walk(archive: tarfile.TarFile, contents: io.BufferedReader, wants: Callable
         try:
             info = archive.next()
         except Exception as error:  # as above; nothing behind a damaged header can be found
-            yield Unread(key=name, kind=CUT_OFF, why=f"a header in the middle is damaged ({error})")
+            yield Unread(key=name, kind=ARCHIVE_CUT, why=f"a header in the middle is damaged ({error})")
             return
         if info is None:
             yield from _ending(contents, archive.offset, name)
             return
         if info.size < 0 or archive.offset <= before:  # it would be read for ever
-            yield Unread(key=name, kind=CUT_OFF, why=f"the header of {clean(info.name)!r:.200} leads backwards")
+            yield Unread(key=name, kind=ARCHIVE_CUT, why=f"the header of {clean(info.name)!r:.200} leads backwards")
             return
         before = archive.offset
         # they are never looked up, and a shard may have millions
         archive.members.clear()  # type: ignore[attr-defined]  # the stubs lack it
         if info.isreg() and info.offset_data + info.size > length:
-            yield Unread(key=clean(info.name), kind=CUT_OFF, why=f"{length - info.offset_data:,} of {info.size:,} bytes are there")
+            why = f"{length - info.offset_data:,} of {info.size:,} bytes are there"
+            yield Unread(key=clean(info.name), kind=ARCHIVE_CUT, why=why)
             return
         if info.isdir() and not _outside(info.name):  # it holds nothing
             continue
@@ -151,9 +151,9 @@ def _ending(contents: io.BufferedReader, offset: int, name: str) -> Iterator[Unr
     contents.seek(offset)
     block = contents.read(tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE:
-        yield Unread(key=name, kind=CUT_OFF, why="the mark of its end is missing")
+        yield Unread(key=name, kind=ARCHIVE_CUT, why="the mark of its end is missing")
     elif any(block):
-        yield Unread(key=name, kind=CUT_OFF, why=f"there is no valid header at byte {offset:,}")
+        yield Unread(key=name, kind=ARCHIVE_CUT, why=f"there is no valid header at byte {offset:,}")
     else:
         while chunk := contents.read(_HEADER):
             if any(chunk):

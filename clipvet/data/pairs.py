@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Embeddings", "Kept", "Pair", "PairSource", "Shard", "Unread"]
+__all__ = ["ARCHIVE_CUT", "CUT_OFF", "TABLE_CUT", "Embeddings", "Kept", "Pair", "PairSource", "Shard", "Unread"]
+
+ARCHIVE_CUT, TABLE_CUT = "archive cut off", "table cut off"
+CUT_OFF = frozenset({ARCHIVE_CUT, TABLE_CUT})  # kinds of :class:`Unread` that stand for the whole rest of a shard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,3 @@ class PairSource:
     shards: tuple[Shard, ...]
     mapping: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-
-
-Opener = Callable[[Path], PairSource]

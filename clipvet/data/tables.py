@@ -16,7 +16,7 @@ from clipvet.data._reading import UnfitError, attempt, chosen, clean, identity, 
 from clipvet.data._writing import output
 from clipvet.data.columns import Columns, Wanted, choose_columns
 from clipvet.data.img2dataset import progress_notes
-from clipvet.data.pairs import Embeddings, Kept, Pair, PairSource, Unread
+from clipvet.data.pairs import TABLE_CUT, Embeddings, Kept, Pair, PairSource, Unread
 from clipvet.errors import UnreadableError
 
 __all__ = ["TableShard", "open_tables"]
@@ -85,7 +85,7 @@ class TableShard:
         except UnreadableError as error:
             if not read:
                 raise
-            yield Unread(key=clean(self.path.name), kind="table cut off", why=str(error))
+            yield Unread(key=clean(self.path.name), kind=TABLE_CUT, why=str(error))
 
     def _rows(self) -> Iterator[_Row]:
         names = self.columns

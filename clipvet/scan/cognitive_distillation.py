@@ -29,11 +29,12 @@ class CognitiveDistillation:
 
     Fails when: the trigger covers the whole image (blends, warps, filters); the feature of a clean image hangs on a small part. On
         the pocket it does not work with these weights: the mask's size outweighs the features, all masks vanish alike, and the
-        scores differ by rounding. The colours depend on a pair's place in its batch. Costs ``steps`` passes forward and backward
+        scores differ by rounding. Costs ``steps`` passes forward and backward
         per image.
 
     Reference: Huang et al., ICLR 2023 (arXiv 2301.10908); gamma, beta, steps and rate as in the script of Huang et al., ICLR 2025
-        (arXiv 2502.01385). Differs: the sign, so that higher is more suspicious; the colours derive from a seed.
+        (arXiv 2502.01385). Differs: the sign, so that higher is more suspicious; a step's colour derives from a seed and is one for
+        all images, and the losses are summed, so that a score does not depend on the batch that its image lies in.
     """
 
     name: ClassVar[str] = "cognitive-distillation"
@@ -55,11 +56,12 @@ class CognitiveDistillation:
             wanted = model.encode_image(images)
         gamma = self.gamma * 224 * 224 / images[0, 0].numel()
         for _ in range(self.steps):
-            colour = torch.rand(len(images), 3, 1, 1, generator=generator).to(images.device)
+            # one colour for all images, and a sum over them: a score does not depend on its batch
+            colour = torch.rand(1, 3, 1, 1, generator=generator).to(images.device)
             mask = (learnt.tanh() + 1) / 2
             near = (model.encode_image(images * mask + (1 - mask) * colour) - wanted).abs().mean(1)
             loss = near + gamma * mask.sum((1, 2, 3)) + self.beta * total_variation(mask)
-            (gradient,) = torch.autograd.grad(loss.sum() / len(images), learnt)
+            (gradient,) = torch.autograd.grad(loss.sum(), learnt)
             learnt.grad = gradient
             adam.step()
         return -((learnt.detach().tanh() + 1) / 2).mean((1, 2, 3))

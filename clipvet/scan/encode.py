@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clipvet.data.images import decode_image
-from clipvet.data.pairs import Embeddings, Pair, Shard, Unread
+from clipvet.data.pairs import CUT_OFF, Embeddings, Pair, Shard, Unread
 from clipvet.errors import ImageError, UnreadableError, UsageError
 from clipvet.models.base import ClipModel
 from clipvet.scan.base import PixelScorer
@@ -22,7 +22,6 @@ from clipvet.scan.store import Store, write_array, write_table
 
 __all__ = ["encode_shard", "pair_id"]
 
-CUT = ("archive cut off", "table cut off")  # kinds that stand for the whole rest of a shard
 BLOCK = 65_536  # ready features that are brought to unit length at a time
 AHEAD = 3  # batches that are decoded while one is encoded
 Decoded = tuple[Pair, Tensor] | Unread
@@ -55,7 +54,7 @@ def encode_shard(
     batch: int = 64,
     threads: int = 2,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Write features, metadata and what could not be read of one shard.
 
@@ -68,7 +67,7 @@ def encode_shard(
         batch: images per pass.
         threads: that decode.
         seed: of the pixel scorers.
-        progress: called with the number of pairs read so far.
+        progress: called after every batch.
 
     Returns:
         Facts for the marker: pairs, what was not read, counted by kind, and why the shard as a whole could not be read to its
@@ -94,8 +93,8 @@ def encode_shard(
         if good:
             _encode(rows, model, good, pixel_scorers, seed)
         if progress:
-            progress(len(rows.pairs) + len(rows.unread))
-    faults += [f"{shard.name}: {item.why}" for item in rows.unread if item.kind in CUT]
+            progress()
+    faults += [f"{shard.name}: {item.why}" for item in rows.unread if item.kind in CUT_OFF]
     return {**_write(shard, number, store, rows), "error": " ".join(faults)}
 
 

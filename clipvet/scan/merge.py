@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from clipvet.data.pairs import PairSource
 from clipvet.metrics import share_threshold
 from clipvet.scan.base import PairFeatures
 from clipvet.scan.groups import find_groups
-from clipvet.scan.reference import read_rows
+from clipvet.scan.reference import gather
 from clipvet.scan.store import Store, read_table, write_whole
 
 __all__ = [
@@ -29,6 +28,7 @@ __all__ = [
     "find_suspects",
     "group_suspects",
     "histogram",
+    "scores_of",
     "suspect_features",
     "threshold_of",
     "write_manifest",
@@ -75,14 +75,15 @@ class Suspects:
         )
 
 
-def _scores(store: Store, shards: Sequence[int], name: str) -> Iterator[np.ndarray]:
+def scores_of(store: Store, shards: Sequence[int], name: str) -> Iterator[np.ndarray]:
+    """Read one scorer's scores, shard by shard."""
     for shard in shards:
         yield read_table(store.scores(shard), [name])[name].to_numpy()
 
 
 def threshold_of(store: Store, shards: Sequence[int], name: str, rate: float) -> float:
     """Return the score at or above which at most ``rate`` of all scored pairs lie."""
-    return above(share_threshold(lambda: _scores(store, shards, name), rate))
+    return above(share_threshold(lambda: scores_of(store, shards, name), rate))
 
 
 def above(score: float) -> float:
@@ -93,7 +94,7 @@ def above(score: float) -> float:
 def histogram(store: Store, shards: Sequence[int], name: str) -> tuple[list[float], list[int]]:
     """Count finite scores in bins of equal width over their range: edges, one more than counts."""
     low, high = np.inf, -np.inf
-    for part in _scores(store, shards, name):
+    for part in scores_of(store, shards, name):
         finite = part[np.isfinite(part)]
         if len(finite):
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
@@ -101,7 +102,7 @@ def histogram(store: Store, shards: Sequence[int], name: str) -> tuple[list[floa
         return [], []
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     counts = np.zeros(BINS, np.int64)
-    for part in _scores(store, shards, name):
+    for part in scores_of(store, shards, name):
         counts += np.histogram(part[np.isfinite(part)].astype(np.float64).clip(edges[0], edges[-1]), edges)[0]
     return edges.tolist(), counts.tolist()
 
@@ -141,16 +142,7 @@ def _no_suspects(names: Sequence[str]) -> Suspects:
 
 def suspect_features(store: Store, suspects: Suspects, device: str = "cpu") -> PairFeatures:
     """Load the features of the suspects, in their order."""
-    parts: dict[str, list[torch.Tensor]] = {"image": [], "text": []}
-    order = np.lexsort((suspects.rows, suspects.shards))
-    for shard in np.unique(suspects.shards):
-        rows = suspects.rows[order][suspects.shards[order] == shard]
-        for kind, path in (("image", store.image_features(int(shard))), ("text", store.text_features(int(shard)))):
-            part = read_rows(path, rows, device)
-            parts[kind] += [] if part is None else [part]
-    back = torch.from_numpy(np.argsort(order)).to(device)
-    joined = {kind: torch.cat(held)[back] for kind, held in parts.items() if held}
-    return PairFeatures(ids=torch.from_numpy(suspects.ids.copy()).to(device), **joined)
+    return gather(store, suspects.shards, suspects.rows, suspects.ids, device)
 
 
 def group_suspects(store: Store, suspects: Suspects, reference: PairFeatures, usual_captions: Sequence[str]) -> np.ndarray:

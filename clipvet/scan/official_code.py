@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,6 +47,12 @@ def _distances(features: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     return far[:, k], near[:, k], dimension, row[:, :k]
 
 
+def _among_themselves(formula: Callable[[Tensor, int], Tensor], queries: PairFeatures, k: int) -> Tensor:
+    """Score a batch that is its own reference; too small a one is not scored."""
+    features = queries.of("image")
+    return formula(features, k) if len(features) > k + 1 else torch.full((len(features),), torch.nan)
+
+
 @dataclass(frozen=True, kw_only=True)
 class OfficialSlof:
     """:func:`official_slof` of the queries among themselves: the reference is not used, and a score depends on the batch."""
@@ -54,9 +61,8 @@ class OfficialSlof:
     k: int = 16
 
     def score(self, queries: PairFeatures, reference: PairFeatures) -> Tensor:
-        """Score a batch; see :class:`clipvet.scan.base.PairScorer`. Too small a batch is not scored."""
-        features = queries.of("image")
-        return official_slof(features, self.k) if len(features) > self.k + 1 else torch.full((len(features),), torch.nan)
+        """Score a batch; see :class:`clipvet.scan.base.PairScorer`."""
+        return _among_themselves(official_slof, queries, self.k)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +73,8 @@ class OfficialDao:
     k: int = 16
 
     def score(self, queries: PairFeatures, reference: PairFeatures) -> Tensor:
-        """Score a batch; see :class:`clipvet.scan.base.PairScorer`. Too small a batch is not scored."""
-        features = queries.of("image")
-        return official_dao(features, self.k) if len(features) > self.k + 1 else torch.full((len(features),), torch.nan)
+        """Score a batch; see :class:`clipvet.scan.base.PairScorer`."""
+        return _among_themselves(official_dao, queries, self.k)
 
 
 OFFICIAL: dict[str, type[PairScorer]] = {"slof": OfficialSlof, "dao": OfficialDao}

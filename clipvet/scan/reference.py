@@ -15,7 +15,7 @@ from torch import Tensor
 from clipvet.scan.base import PairFeatures
 from clipvet.scan.store import Store, read_array, read_table, write_whole
 
-__all__ = ["Reference", "draw_reference", "load_features", "load_reference", "priority", "read_rows", "save_reference"]
+__all__ = ["Reference", "draw_reference", "gather", "load_features", "load_reference", "priority", "save_reference"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,7 +72,7 @@ def draw_reference(store: Store, shards: Sequence[int], size: int, seed: int, de
         held = np.concatenate([held, _first_usable(store, shard, rows[np.argsort(rows[:, 0], kind="stable")], size)])
         held = held[np.lexsort((held[:, 1], held[:, 0]))][:size]
     numbers, rows_of = held[:, 2].astype(np.int64), held[:, 3].astype(np.int64)
-    features = _gather(store, numbers, rows_of, held[:, 1].astype(np.int64), device)
+    features = gather(store, numbers, rows_of, held[:, 1].astype(np.int64), device)
     return Reference(features=features, shards=numbers, rows=rows_of)
 
 
@@ -108,11 +108,11 @@ def _first_usable(store: Store, shard: int, rows: np.ndarray, size: int) -> np.n
 def load_features(store: Store, shard: int, ids: np.ndarray, start: int = 0, device: str = "cpu") -> PairFeatures:
     """Load the features of a stretch of one shard: as many rows from ``start`` on as there are ids."""
     rows = slice(start, start + len(ids))
-    image, text = (read_rows(path(shard), rows, device) for path in (store.image_features, store.text_features))
+    image, text = (_read_rows(path(shard), rows, device) for path in (store.image_features, store.text_features))
     return PairFeatures(ids=torch.from_numpy(ids.copy()).to(device), image=image, text=text)
 
 
-def read_rows(path: Path, rows: slice | np.ndarray, device: str) -> Tensor | None:
+def _read_rows(path: Path, rows: slice | np.ndarray, device: str) -> Tensor | None:
     """Read some rows of an array of features; None where there is no such file."""
     if not path.exists():
         return None
@@ -123,22 +123,23 @@ def _usable(store: Store, shard: int, rows: np.ndarray) -> np.ndarray:
     """Whether each row has a direction in every kind of features that there is."""
     good = np.ones(len(rows), bool)
     for path in (store.image_features(shard), store.text_features(shard)):
-        part = read_rows(path, rows, "cpu")
+        part = _read_rows(path, rows, "cpu")
         if part is not None:
             size = part.float().norm(dim=1)
             good &= (torch.isfinite(size) & (size > 0)).numpy()
     return good
 
 
-def _gather(store: Store, shards: np.ndarray, rows: np.ndarray, ids: np.ndarray, device: str) -> PairFeatures:
+def gather(store: Store, shards: np.ndarray, rows: np.ndarray, ids: np.ndarray, device: str) -> PairFeatures:
+    """Load the features of any pairs, in the order given: number of the shard, row in it and id of each."""
     image: list[Tensor] = []
     text: list[Tensor] = []
     order = np.lexsort((rows, shards))
     for shard in np.unique(shards):
         at = rows[order][shards[order] == shard]
         for parts, path in ((image, store.image_features(int(shard))), (text, store.text_features(int(shard)))):
-            part = read_rows(path, at, device)
+            part = _read_rows(path, at, device)
             parts += [] if part is None else [part]
     back = torch.from_numpy(np.argsort(order)).to(device)
     joined = [torch.cat(parts)[back] if parts else None for parts in (image, text)]
-    return PairFeatures(ids=torch.from_numpy(ids).to(device), image=joined[0], text=joined[1])
+    return PairFeatures(ids=torch.from_numpy(ids.copy()).to(device), image=joined[0], text=joined[1])

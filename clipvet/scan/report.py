@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from clipvet.data.pairs import PairSource
+from clipvet.metrics import flaggable
 from clipvet.models.base import ClipModel
 from clipvet.scan.merge import MOST, Suspects, suspect_features
 from clipvet.scan.neighbours import nearest
@@ -50,7 +51,8 @@ EXAMPLES = 5  # of each kind of what was not read
 class Scanned:
     """Everything that a finished scan knows.
 
-    ``trusted`` says whether the reference is a trusted set of the user's, ``asked`` how many pairs it was to have.
+    ``drawn_from`` is where the reference comes from, the scan's own store or that of a trusted set; ``asked`` is how many pairs it
+    was to have.
     """
 
     source: PairSource
@@ -59,12 +61,12 @@ class Scanned:
     store: Store
     model: ClipModel | None
     reference: Reference
+    drawn_from: Store
     asked: int
     facts: Mapping[int, Mapping[str, Any]]
     faults: tuple[str, ...]
     scored: int
     threshold: float
-    trusted: bool
     suspects: Suspects
     groups: np.ndarray
     histogram: tuple[list[float], list[int]]
@@ -86,16 +88,16 @@ class Scanned:
         return counts
 
     @property
+    def trusted(self) -> bool:
+        """Whether the reference is a trusted set of the user's."""
+        return self.drawn_from != self.store
+
+    @property
     def flaggable(self) -> int:
         """How many pairs can be flagged at most."""
         if self.trusted:
             return 0 if math.isinf(self.threshold) else self.scored
-        return math.floor(self.options.flag_rate * self.scored)
-
-    @property
-    def reference_store(self) -> Store:
-        """Where the reference's metadata lies."""
-        return Store(self.store.folder / "trusted") if self.trusted else self.store
+        return flaggable(self.options.flag_rate, self.scored)
 
     @property
     def k(self) -> int:
@@ -115,9 +117,8 @@ def build_scan_report(s: Scanned) -> ScanReport:
         unread=dict(unread),
         examples=_examples(s),
     )
-    found = (
-        f"{len(groups)} group{'' if len(groups) == 1 else 's'} of flagged pairs that are alike" if groups else "no group among them"
-    )
+    alike = int(s.groups.max(initial=0))
+    found = f"{alike} group{'' if alike == 1 else 's'} of flagged pairs that are alike" if alike else "no group among them"
     summary = f"{counts.flagged:,} of {counts.scored:,} pairs flagged; {found}."
     return ScanReport(
         source=ScanSource(kind=s.source.kind, paths=s.paths, mapping=s.source.mapping, notes=s.source.notes),
@@ -198,7 +199,7 @@ def _warnings(s: Scanned) -> tuple[str, ...]:
 
 def _too_few(s: Scanned) -> str:
     rate, least = s.options.flag_rate, s.options.least_group
-    if s.trusted:
+    if math.isinf(s.threshold):
         return f"a flag rate of {rate:g} takes at least {math.ceil(1 / rate) - 1} trusted pairs: nothing can be flagged with fewer"
     return (
         f"at most {s.flaggable:,} of {s.scored:,} pairs are flagged at a rate of {rate:g}, fewer than the {least} of a group that "
@@ -209,7 +210,7 @@ def _too_few(s: Scanned) -> str:
 def _examples(s: Scanned) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for shard, facts in s.facts.items():
-        if not facts["unread"]:
+        if all(len(found.get(kind, ())) >= EXAMPLES for kind in facts["unread"]):
             continue
         table = read_table(s.store.unread(shard)).to_pylist()
         for row in table:
@@ -247,8 +248,9 @@ def _suspects(s: Scanned) -> tuple[SuspectPair, ...]:
         return ()
     near = _neighbours(s, len(shown))
     wanted = {(int(s.suspects.shards[at]), s.suspects.table["key"][at]) for at in shown}
-    pictures = thumbnails(s.source, wanted)
-    beside = thumbnails(s.source, {(shard, key) for row in near for shard, key, _, _ in row}) if not s.trusted else {}
+    beside = set() if s.trusted else {(shard, key) for row in near for shard, key, _, _ in row}
+    pictures = thumbnails(s.source, wanted | beside)
+    nearby = {pair: pictures.get(pair) for pair in beside}
     return tuple(
         SuspectPair(
             key=s.suspects.table["key"][at],
@@ -261,7 +263,7 @@ def _suspects(s: Scanned) -> tuple[SuspectPair, ...]:
             group=int(s.groups[at]) or None,
             thumbnail=pictures.get((int(s.suspects.shards[at]), s.suspects.table["key"][at])),
             neighbours=tuple(
-                Neighbour(key=key, caption=caption, similarity=similarity, thumbnail=beside.get((shard, key)))
+                Neighbour(key=key, caption=caption, similarity=similarity, thumbnail=nearby.get((shard, key)))
                 for shard, key, caption, similarity in near[at]
             ),
         )
@@ -284,7 +286,7 @@ def _neighbours(s: Scanned, count: int) -> list[list[tuple[int, str, str, float]
         for at, distance in zip(index, distances, strict=True):
             shard, place = int(s.reference.shards[at]), int(s.reference.rows[at])
             if shard not in tables:
-                tables[shard] = read_table(s.reference_store.metadata(shard), ["key", "caption"])
+                tables[shard] = read_table(s.drawn_from.metadata(shard), ["key", "caption"])
             key, caption = (tables[shard][name][place].as_py() for name in ("key", "caption"))
             row.append((shard, key, caption, 1 - float(distance) ** 2 / 2))
         out.append(row)

@@ -18,11 +18,20 @@ from clipvet.errors import UsageError
 from clipvet.metrics import clean_threshold
 from clipvet.models.base import ClipModel
 from clipvet.models.bases import load_base
-from clipvet.scan.merge import above, find_suspects, group_suspects, histogram, threshold_of, write_manifest, write_results
+from clipvet.scan.merge import (
+    above,
+    find_suspects,
+    group_suspects,
+    histogram,
+    scores_of,
+    threshold_of,
+    write_manifest,
+    write_results,
+)
 from clipvet.scan.options import BATCH, ScanOptions, build_scorers
 from clipvet.scan.reference import Reference, draw_reference, save_reference
 from clipvet.scan.report import Scanned, build_scan_report
-from clipvet.scan.store import Store, read_array, read_table
+from clipvet.scan.store import Store, read_array
 from clipvet.scan.work import Facts, Job, run_units
 from clipvet.types import ScanReport
 
@@ -61,7 +70,7 @@ class _Scan:
     def run(self) -> ScanReport:
         options, store = self.options, Store(self.options.out)
         source = self._open(self.paths)
-        model = self._model(source)
+        model = self._model()
         facts = self._stage("features", source, store, self._feature_identity(model, source), model)
         store.trim(len(source.shards))
         shards = _usable(self.paths, store, facts)
@@ -71,11 +80,11 @@ class _Scan:
         identity = self._score_identity(model, source, save_reference(store, reference))
         scores = self._stage("scores", source, store, identity, None, shards)
         names = list(options.scorers)
-        limit = threshold_of(store, shards, names[0], options.flag_rate)
-        if trusted is not None:
-            limit = above(clean_threshold(trusted, options.flag_rate))
+        if trusted is None:
+            limit, drawn_from = threshold_of(store, shards, names[0], options.flag_rate), store
+        else:
+            limit, drawn_from = above(clean_threshold(trusted, options.flag_rate)), self._trusted_store
         suspects = find_suspects(store, shards, names, limit)
-        drawn_from = store if trusted is None else self._trusted_store
         groups = group_suspects(store, suspects, reference.features, reference.captions(drawn_from))
         written = write_results(store, shards, names, suspects, groups)
         write_manifest(store, source)
@@ -87,12 +96,12 @@ class _Scan:
                 store=store,
                 model=model,
                 reference=reference,
+                drawn_from=drawn_from,
                 asked=asked,
                 facts=facts,
                 faults=faults,
                 scored=sum(found["scored"][names[0]] for found in scores.values()),
                 threshold=limit,
-                trusted=trusted is not None,
                 suspects=suspects,
                 groups=groups,
                 histogram=histogram(store, shards, names[0]),
@@ -114,7 +123,7 @@ class _Scan:
     def _trusted_store(self) -> Store:
         return Store(self.options.out / "trusted", salt="trusted/")
 
-    def _model(self, source: PairSource) -> ClipModel | None:
+    def _model(self) -> ClipModel | None:
         if self.options.model is None:
             return None
         return load_base(self.options.model, device=self.options.device, quick_gelu=self.options.quick_gelu)
@@ -148,7 +157,7 @@ class _Scan:
         missing = [number for number in wanted if number not in facts]
         word = "encode shards" if stage == "features" else "score shards"
         self.progress(word, len(facts), len(wanted))
-        for number, found in run_units(job, missing, lambda _: self.progress(word, len(facts), len(wanted))):
+        for number, found in run_units(job, missing, lambda: self.progress(word, len(facts), len(wanted))):
             facts[number] = found
             self.progress(word, len(facts), len(wanted))
         return {number: facts[number] for number in wanted}
@@ -167,8 +176,7 @@ class _Scan:
         reference = draw_reference(kept, numbers, o.reference, o.seed, o.device)
         identity = self._score_identity(model, trusted, save_reference(kept, reference))
         self._stage("scores", trusted, kept, identity, None, numbers)
-        parts = [read_table(kept.scores(number), [o.scorers[0]])[o.scorers[0]].to_numpy() for number in numbers]
-        scores = np.concatenate(parts)
+        scores = np.concatenate(list(scores_of(kept, numbers, o.scorers[0])))
         faults = tuple(f"trusted set: {found['error']}" for found in facts.values() if found["error"])
         return reference, scores[np.isfinite(scores)].tolist(), faults
 

@@ -61,7 +61,7 @@ class Job:
         """Return the facts of a shard that is finished, or None."""
         return self.store.done(self.stage, shard, self.identity_of(shard))
 
-    def do(self, shard: int, progress: Callable[[int], None] | None = None) -> Facts:
+    def do(self, shard: int, progress: Callable[[], None] | None = None) -> Facts:
         """Do one shard and note that it is finished."""
         self.store.forget(self.stage, shard)
         facts = self._features(shard, progress) if self.stage == "features" else self._scores(shard)
@@ -69,7 +69,7 @@ class Job:
             self.store.finish(self.stage, shard, self.identity_of(shard), facts)
         return facts
 
-    def _features(self, shard: int, progress: Callable[[int], None] | None) -> Facts:
+    def _features(self, shard: int, progress: Callable[[], None] | None) -> Facts:
         return encode_shard(
             self.source.shards[shard],
             shard,
@@ -105,13 +105,13 @@ class Job:
         return load_reference(self.store, str(self.identity["reference"]), self.options.device)
 
 
-def run_units(job: Job, shards: Sequence[int], progress: Callable[[int], None]) -> Iterator[tuple[int, Facts]]:
+def run_units(job: Job, shards: Sequence[int], progress: Callable[[], None]) -> Iterator[tuple[int, Facts]]:
     """Do shards and yield (shard, facts) as they are finished, in any order.
 
     Args:
         job: the stage.
         shards: what is to be done.
-        progress: called with pairs done within a shard, where one process does the work.
+        progress: called after every batch, where one process does the work.
     """
     if not shards:
         return
