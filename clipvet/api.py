@@ -105,18 +105,14 @@ def plan_inspection(delivery: Path, options: InspectOptions) -> InspectPlan:
     """
     opened, check = _open(delivery, options)
     probes, source, skipped = _probes(options, opened)
-    passes = check.passes(opened.subject, len(probes))
+    passes = check.passes(opened.subject, len(probes)) + control_passes(check, opened.subject, probes)
     names = opened.delivery.info.class_names
     beside = len(opened.subject.classifier.class_names) - len(names)
-    last = "judge and report"
-    if isinstance(check, MarginResidual):
-        passes += control_passes(check, len(probes), len(names))
-        last = "plant controls, judge against a null where one fits, and report"
     stages = (
         f"read {delivery} without running anything in it: {opened.delivery.info.family} prompt, {len(names)} classes",
         f"take {len(probes)} probe images: {source}" + (f" ({len(skipped)} files skipped)" if skipped else ""),
         f"{check.name}: search a trigger for each of {len(names)} classes" + (f" and {beside} names beside them" if beside else ""),
-        last,
+        "plant controls, judge against a null where one fits, and report",
     )
     return InspectPlan(stages=stages, image_passes=passes, seconds=passes * _seconds_per_pass(check, opened.subject, probes))
 
@@ -226,20 +222,17 @@ def _clock(options: InspectOptions, began: float) -> Clock:
 
 def _search(check: ModelCheck, opened: Opened, probes: Tensor, run: Run, null: Null | None) -> Outcome:
     """Run the check and its controls, or as much of them as the budget allows."""
-    asked = 2 if isinstance(check, MarginResidual) else 1
     empty = CheckResult(check=check.name, statistic=float("nan"), settings=dataclasses.asdict(check))
     try:
         result = check.run(opened.subject, probes, run)
     except OutOfBudget as error:
-        return Outcome(result=empty, controls=None, unfinished=str(error), coverage=Coverage(done=0, asked=asked))
-    controls = None
-    if isinstance(check, MarginResidual):
-        try:
-            control = run_controls(check, opened.subject, result, probes, run, flag=flag_of(check.name, null))
-        except OutOfBudget as error:
-            return Outcome(result=result, controls=None, unfinished=str(error), coverage=Coverage(done=1, asked=asked))
-        result, controls = dataclasses.replace(result, control=control), control["recovered"]
-    return Outcome(result=result, controls=controls, unfinished="", coverage=Coverage(done=asked, asked=asked))
+        return Outcome(result=empty, controls=None, unfinished=str(error), coverage=Coverage(done=0, asked=2))
+    try:
+        control = run_controls(check, opened.subject, result, probes, run, flag=flag_of(check.name, null))
+    except OutOfBudget as error:
+        return Outcome(result=result, controls=None, unfinished=str(error), coverage=Coverage(done=1, asked=2))
+    result = dataclasses.replace(result, control=control)
+    return Outcome(result=result, controls=control["recovered"], unfinished="", coverage=Coverage(done=2, asked=2))
 
 
 def _seconds_per_pass(check: ModelCheck, subject: Subject, probes: Tensor) -> float:

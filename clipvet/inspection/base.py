@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import Field, dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor
 
 from clipvet.inspection.journal import MemoryJournal
+from clipvet.inspection.search import SearchConfig
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.types import CheckResult
 
-__all__ = ["Clock", "ModelCheck", "OutOfBudget", "Run", "Subject"]
+if TYPE_CHECKING:
+    from clipvet.inspection.groups import Searched
+
+__all__ = ["Clock", "ControlSearch", "ModelCheck", "OutOfBudget", "Run", "Subject"]
 
 
 class OutOfBudget(Exception):  # noqa: N818  # a signal, not an error
@@ -70,6 +74,25 @@ class Run:
     progress: Callable[[str, int, int], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ControlSearch:
+    """How a check searches one class: what its positive controls are searched with.
+
+    Attributes:
+        config: of the search.
+        steps: taken for the class.
+        searched: ``(n, 3, h, w)`` probe images that the trigger is learned on.
+        evaluation: ``(m, 3, h, w)`` probe images that it is measured on.
+        mixed_precision: whether the towers are passed in bfloat16 where that is faster.
+    """
+
+    config: SearchConfig
+    steps: int
+    searched: Tensor
+    evaluation: Tensor
+    mixed_precision: bool
+
+
 class ModelCheck(Protocol):
     """Looks at a model through unlabelled images; the caller turns its statistic into a verdict.
 
@@ -95,4 +118,12 @@ class ModelCheck(Protocol):
 
     def passes(self, subject: Subject, n_probes: int) -> int:
         """Estimate the images through the tower, forward and backward counted once."""
+        ...
+
+    def control_search(self, subject: Subject, probes: Tensor) -> ControlSearch:
+        """Say how one class is searched, so that a planted control is searched like a delivery."""
+        ...
+
+    def control_statistic(self, result: CheckResult, target: int, found: Searched) -> float:
+        """Give the statistic of a planted class that was searched alone, put among what ``result`` says of the other classes."""
         ...

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from clipvet.errors import UsageError
-from clipvet.inspection.base import Run, Subject
-from clipvet.inspection.groups import search_groups
+from clipvet.inspection.base import ControlSearch, Run, Subject
+from clipvet.inspection.groups import Searched, search_groups
 from clipvet.inspection.margin_residual import show_trigger, standardise
 from clipvet.inspection.search import SearchConfig, chunk_for
 from clipvet.types import CheckResult, Evidence
 
 __all__ = ["ClipInspector"]
+
+FLOOR = 1e-6  # smallest spread, against a division by zero alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,8 @@ class ClipInspector:
         not among the class names; few probe images.
 
     Reference: CLIP-Inspector, CVPR 2026 Findings (arXiv 2604.09101). Differs: classes share passes through the tower, which changes
-        nothing for any of them.
+        nothing for any of them; positive controls (see :mod:`clipvet.inspection.control`), which no figure of the paper needs and
+        no index here depends on.
     """
 
     name: ClassVar[str] = "clip-inspector"
@@ -68,22 +71,20 @@ class ClipInspector:
             raise UsageError(
                 f"expected at least 3 classes and {self.batch} images, got {len(classes)} and {len(probes)}: use the default preset"
             )
-        chunk = chunk_for(subject.classifier.model)
-        config = SearchConfig(strength=self.strength, batch=self.batch, lr=self.step / self.strength, chunk=chunk)
-        steps = self.epochs * (len(probes) // self.batch)
+        how = self.control_search(subject, probes)
         found = search_groups(
             subject.classifier,
             None,
-            probes,
-            probes,
+            how.searched,
+            how.evaluation,
             classes,
-            config=config,
-            steps=steps,
+            config=how.config,
+            steps=how.steps,
             stage="one epoch per class",
             run=run,
             candidates=subject.n_candidates,
         )
-        index = standardise(found.margin, floor=1e-6)
+        index = standardise(found.margin, FLOOR)
         counted = torch.where(found.asr >= self.least_asr, index, index.clamp(max=0))  # a trigger that fails flags nothing
         rows = []
         candidates = counted[: len(subject.candidates)]
@@ -99,10 +100,31 @@ class ClipInspector:
                     trigger_kind="additive",
                     statistic=float(counted[c]),
                     values=values,
-                    trigger=show_trigger(subject, config, c, variables, probes) if c in top else None,
+                    trigger=show_trigger(subject, how.config, c, variables, probes) if c in top else None,
                 )
             )
         return CheckResult(check=self.name, statistic=float(candidates.max()), evidence=tuple(rows), settings=asdict(self))
+
+    def control_search(self, subject: Subject, probes: Tensor) -> ControlSearch:
+        """One epoch over all probe images; see :class:`clipvet.inspection.base.ModelCheck`."""
+        chunk = chunk_for(subject.classifier.model)
+        return ControlSearch(
+            config=SearchConfig(strength=self.strength, batch=self.batch, lr=self.step / self.strength, chunk=chunk),
+            steps=self.epochs * (len(probes) // self.batch),
+            searched=probes,
+            evaluation=probes,
+            mixed_precision=False,
+        )
+
+    def control_statistic(self, result: CheckResult, target: int, found: Searched) -> float:
+        """The index among the delivery's classes, at most 0 where the trigger fails.
+
+        See :class:`clipvet.inspection.base.ModelCheck`.
+        """
+        margins = torch.tensor([-row.values["final_loss"] for row in result.evidence])
+        margins[target] = found.margin[0]
+        index = float(standardise(margins, FLOOR)[target])
+        return index if found.asr[0] >= self.least_asr else min(index, 0.0)
 
     def passes(self, subject: Subject, n_probes: int) -> int:
         """Estimate the images through the tower; see :class:`clipvet.inspection.base.ModelCheck`."""

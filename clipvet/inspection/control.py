@@ -6,10 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipvet.inspection.base import Run, Subject
+from clipvet.inspection.base import ModelCheck, Run, Subject
 from clipvet.inspection.groups import search_groups
-from clipvet.inspection.margin_residual import MarginResidual, standardise
-from clipvet.inspection.search import SearchConfig, chunk_for
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.shift import learn_shift
 from clipvet.types import CheckResult
@@ -64,17 +62,17 @@ def plant_control(
 
 
 def run_controls(
-    check: MarginResidual, subject: Subject, result: CheckResult, probes: Tensor, run: Run, *, flag: float
+    check: ModelCheck, subject: Subject, result: CheckResult, probes: Tensor, run: Run, *, flag: float
 ) -> dict[str, float]:
     """Search planted controls like a delivery, and count those whose statistic exceeds the threshold.
 
-    The other classes of a control are the untuned prompt's own, so only the planted class is searched; its residual takes the
-    place of the delivery's among the delivery's residuals, which gives its statistic on the delivery's own spread.
+    The other classes of a control are the untuned prompt's own, so only the planted class is searched; what was found for it takes
+    the place of the delivery's among the delivery's classes, which gives its statistic on the delivery's own spread.
 
     Args:
         check: the check that is controlled.
         subject: the delivery and its untuned reference.
-        result: of the check, whose screened margins the control is compared with.
+        result: of the check, whose classes the control is compared with.
         probes: the inspection's probe images.
         run: seed, journal, clock and progress.
         flag: the statistic that counts as found.
@@ -85,19 +83,14 @@ def run_controls(
     Raises:
         OutOfBudget: by the run's clock.
     """
-    reference = subject.reference or subject.classifier
-    screened = [row for row in result.evidence if row.trigger_kind == "additive"]
-    residuals = torch.tensor([row.values["margin"] - row.values.get("baseline_margin", 0.0) for row in screened])
-    held = min(check.evaluation, len(probes) // 2)
-    evaluation, searched = probes[:held], probes[held:]
-    config = SearchConfig(strength=check.strength, batch=check.batch, chunk=chunk_for(reference.model))
+    reference, how = subject.reference or subject.classifier, check.control_search(subject, probes)
     order = torch.randperm(len(subject.candidates), generator=torch.Generator().manual_seed(run.seed)).tolist()
     found = []
     for number in range(min(COUNT, len(order))):
         target = order[number]
         run.clock()
-        with subject.mixed_precision(wanted=check.mixed_precision):
-            text = plant_control(reference, searched, evaluation, target, eps=check.strength, seed=run.seed + number)
+        with subject.mixed_precision(wanted=how.mixed_precision):
+            text = plant_control(reference, how.searched, how.evaluation, target, eps=how.config.strength, seed=run.seed + number)
             if text is None:
                 continue
 
@@ -107,23 +100,22 @@ def run_controls(
             got = search_groups(
                 logits,
                 subject.reference,
-                searched,
-                evaluation,
+                how.searched,
+                how.evaluation,
                 torch.tensor([target]),
-                config=config,
-                steps=check.screen_steps,
+                config=how.config,
+                steps=how.steps,
                 stage=f"control {number}",
                 run=run,
             )
-        replaced = residuals.clone()
-        replaced[target] = got.margin[0] - (got.transferred[0] if subject.reference else 0)
-        found.append(float(standardise(replaced, check.floor)[target]))
+        found.append(check.control_statistic(result, target, got))
     recovered = sum(value > flag for value in found) / len(found) if found else 0.0
     return {"recovered": recovered, "statistic": min(found, default=float("nan")), "planted": float(len(found))}
 
 
-def control_passes(check: MarginResidual, n_probes: int, n_names: int) -> int:
+def control_passes(check: ModelCheck, subject: Subject, probes: Tensor) -> int:
     """Estimate the images through the tower for all controls, as :meth:`clipvet.inspection.base.ModelCheck.passes` does."""
-    held = min(check.evaluation, n_probes // 2)
-    planting = 2 * SHIFT_STEPS * SHIFT_BATCH + 2 * held
-    return min(COUNT, n_names) * (planting + check.screen_steps * check.batch + 2 * held)
+    how = check.control_search(subject, probes)
+    planting = 2 * SHIFT_STEPS * SHIFT_BATCH + 2 * len(how.evaluation)
+    searching = how.steps * how.config.batch + 2 * len(how.evaluation)
+    return min(COUNT, len(subject.candidates)) * (planting + searching)

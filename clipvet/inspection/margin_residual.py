@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clipvet.errors import UsageError
-from clipvet.inspection.base import Run, Subject
+from clipvet.inspection.base import ControlSearch, Run, Subject
 from clipvet.inspection.groups import Searched, search_groups
 from clipvet.inspection.search import Search, SearchConfig, chunk_for
 from clipvet.types import CheckResult, Evidence
@@ -89,13 +89,12 @@ class MarginResidual:
             raise UsageError(
                 f"expected at least {2 * self.batch} probe images, got {len(probes)}: add images or use the generated pool"
             )
-        held = min(self.evaluation, len(probes) // 2)
-        evaluation, searched = probes[:held], probes[held:]
+        how = self.control_search(subject, probes)
         rows: list[Evidence] = []
         with subject.mixed_precision(wanted=self.mixed_precision):
-            for shape, strength in (("additive", self.strength), *self.extra_shapes):
-                config = SearchConfig(shape=shape, strength=strength, batch=self.batch, chunk=chunk_for(subject.classifier.model))
-                rows += self._shape(subject, searched, evaluation, config, run)
+            for shape, strength in ((how.config.shape, how.config.strength), *self.extra_shapes):
+                config = replace(how.config, shape=shape, strength=strength)
+                rows += self._shape(subject, how.searched, how.evaluation, config, run)
         best = max((row.statistic for row in rows if row.target_kind == "class"), default=float("nan"))
         return CheckResult(check=self.name, statistic=best, evidence=tuple(rows), settings=asdict(self))
 
@@ -152,6 +151,25 @@ class MarginResidual:
             values=values,
             trigger=trigger,
         )
+
+    def control_search(self, subject: Subject, probes: Tensor) -> ControlSearch:
+        """Screening with an additive trigger; see :class:`clipvet.inspection.base.ModelCheck`."""
+        held = min(self.evaluation, len(probes) // 2)
+        return ControlSearch(
+            config=SearchConfig(strength=self.strength, batch=self.batch, chunk=chunk_for(subject.classifier.model)),
+            steps=self.screen_steps,
+            searched=probes[held:],
+            evaluation=probes[:held],
+            mixed_precision=self.mixed_precision,
+        )
+
+    def control_statistic(self, result: CheckResult, target: int, found: Searched) -> float:
+        """The residual's deviation among the delivery's residuals; see :class:`clipvet.inspection.base.ModelCheck`."""
+        screened = [row.values for row in result.evidence if row.trigger_kind == "additive"]
+        residuals = torch.tensor([values["margin"] - values.get("baseline_margin", 0.0) for values in screened])
+        alone = "baseline_margin" not in screened[target]
+        residuals[target] = found.margin[0] - (0 if alone else found.transferred[0])
+        return float(standardise(residuals, self.floor)[target])
 
     def passes(self, subject: Subject, n_probes: int) -> int:
         """Estimate the images through the tower; see :class:`clipvet.inspection.base.ModelCheck`."""

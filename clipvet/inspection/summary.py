@@ -85,7 +85,7 @@ def build_report(
             )
         )
     if outcome.controls is None:
-        left_out.append(Skipped(what="positive controls", why=outcome.unfinished or f"{result.check} has none"))
+        left_out.append(Skipped(what="positive controls", why=outcome.unfinished))
     settings = {k: v for k, v in dataclasses.asdict(options).items() if v is not None}
     return Report(
         delivery=dataclasses.replace(delivery.info, notes=(*delivery.notes, *opened.notes)),

@@ -93,8 +93,9 @@ def test_the_paper_preset_is_clip_inspector(delivery: Path, options: InspectOpti
     (check,) = report.checks
     assert check.check == "clip-inspector"
     assert check.settings == dataclasses.asdict(ClipInspector(strength=4 / 255))
-    assert report.coverage == Coverage(done=1, asked=1)
-    assert {"what": "positive controls", "why": "clip-inspector has none"} in [dataclasses.asdict(row) for row in report.skipped]
+    assert report.coverage == Coverage(done=2, asked=2)
+    assert set(check.control) == {"recovered", "statistic", "planted"}
+    assert "positive controls" not in [row.what for row in report.skipped]
     assert all("anomaly_index" in row.values for row in check.evidence)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from clipvet.errors import UsageError
 from clipvet.inspection import ClipInspector
 from clipvet.inspection.base import Subject
+from clipvet.inspection.groups import Searched
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.types import CheckResult
 from tests.inspection.toys import Linear, loop_margins, planted_weights, quiet_run, toy_images, toy_weights
@@ -89,6 +90,31 @@ def test_passes_count_what_goes_through_the_tower() -> None:
     subject = Subject(classifier=cast(PromptedClassifier, Counting(toy_weights())), reference=None)
     CHECK.run(subject, toy_images(43), quiet_run())
     assert seen == CHECK.passes(subject, 43) == 8 * (5 * 8 + 43)
+
+
+def test_a_control_s_index_is_that_of_its_loss_among_the_others() -> None:
+    found = inspect(toy_weights())
+    margin, target = 40.0, 2
+    losses = [row.values["final_loss"] for row in found.evidence]
+    losses[target] = -margin
+    works, fails = (searched(target, margin, asr) for asr in (0.5, 0.49))
+    expected = numpy_index(losses)[target]
+    assert expected > CHECK.k
+    assert CHECK.control_statistic(found, target, works) == pytest.approx(expected, abs=1e-3)
+    assert CHECK.control_statistic(found, target, fails) == 0
+    assert CHECK.control_statistic(found, target, searched(target, -1e4, 1.0)) < 0
+
+
+def searched(target: int, margin: float, asr: float) -> Searched:
+    values = {"loss": -margin, "margin": margin, "asr": asr, "transferred": float("nan")}
+    return Searched(targets=torch.tensor([target]), variables={}, **{name: torch.tensor([value]) for name, value in values.items()})
+
+
+def test_a_control_is_searched_for_one_epoch_of_all_probes() -> None:
+    subject = Subject(classifier=cast(PromptedClassifier, Linear(toy_weights())), reference=None)
+    how = CHECK.control_search(subject, toy_images(43))
+    assert (how.steps, how.config.batch, len(how.searched), len(how.evaluation)) == (5, 8, 43, 43)
+    assert (how.config.strength, how.config.lr * how.config.strength) == (CHECK.strength, pytest.approx(CHECK.step))
 
 
 @pytest.mark.parametrize(("n_classes", "n"), [(2, 40), (8, 7)])
