@@ -7,7 +7,7 @@ import re
 import resource
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -70,7 +70,7 @@ def named(result: CheckResult) -> str:
     return max(result.targets, key=lambda row: row.statistic).target
 
 
-def verdict_of_default(result: CheckResult, entry: ZooEntry, base: ClipModel, probes: int) -> Part:
+def verdict_of(result: CheckResult, entry: ZooEntry, base: ClipModel, probes: int) -> Part:
     """What an inspection would say of the statistic: against the shipped null, or the cautious threshold where none fits."""
     key: dict[str, Any] = {
         "base": base.sha256 or base.name,
@@ -89,35 +89,32 @@ def verdict_of_default(result: CheckResult, entry: ZooEntry, base: ClipModel, pr
 
 
 def compare(entry: ZooEntry, *, repeats: int, n_probes: int, settings: Mapping[str, Any]) -> Part:
-    """Both checks on one delivery, in turn."""
+    """The default check and one epoch per class, judged by the default's own statistic and as published, in turn."""
     base = load_base(entry.base)
     classifier = open_delivery(entry.path, base=base).classifier
     probes = generate_probes(n_probes, base.image_size, 0)
-    default, paper = _default(base, settings), ClipInspector(strength=PAPER_EPS[base.image_size])
-    subject, published_subject = (subject_of(classifier, base, check)[0] for check in (default, paper))
-    with torch.no_grad():
-        subject.classifier(probes[:32])  # the first pass sets up what later ones find ready
-    runs = [(run_check(default, subject, probes), run_check(paper, published_subject, probes)) for _ in range(repeats)]
-    (own, own_cost), (published, published_cost) = runs[0]
-    said = verdict_of_default(own, entry, base, n_probes)
-    judged = {"flagged": published.statistic > paper.k, "threshold": paper.k}
-    seconds = [(ours["seconds"], theirs["seconds"]) for (_, ours), (_, theirs) in runs]
-    described = {"name": entry.name, "family": entry.family, "task": entry.task, "base": entry.base, "attack": entry.attack}
-    return {
-        **described,
-        "target": entry.target,
-        "classes": len(classifier.class_names),
-        "default": {**own_cost, "seconds": median(s for s, _ in seconds), "statistic": own.statistic, "names": named(own), **said},
-        "exhaustive": {
-            **published_cost,
-            "seconds": median(s for _, s in seconds),
-            "statistic": published.statistic,
-            "names": named(published),
-            **judged,
-        },
-        "ratio": median(theirs / ours for ours, theirs in seconds),
-        "seconds_of_runs": seconds,
+    default = _default(base, settings)
+    checks: dict[str, ModelCheck] = {
+        "default": default,
+        "exhaustive": replace(default, screen_steps=(n_probes - default.evaluation) // default.batch, refine_steps=1, keep=1),
+        "published": ClipInspector(strength=PAPER_EPS[base.image_size]),
     }
+    subjects = {name: subject_of(classifier, base, check)[0] for name, check in checks.items()}
+    with torch.no_grad():
+        subjects["default"].classifier(probes[:32])  # the first pass sets up what later ones find ready
+    runs = [{name: run_check(check, subjects[name], probes) for name, check in checks.items()} for _ in range(repeats)]
+    seconds = {name: [run[name][1]["seconds"] for run in runs] for name in checks}
+    out: Part = {"name": entry.name, "family": entry.family, "task": entry.task, "base": entry.base, "attack": entry.attack}
+    out |= {"target": entry.target, "classes": len(classifier.class_names), "seconds_of_runs": seconds}
+    for name, (result, cost) in runs[0].items():
+        said = (
+            {"flagged": result.statistic > ClipInspector.k, "threshold": ClipInspector.k}
+            if name == "published"
+            else verdict_of(result, entry, base, n_probes)
+        )
+        out[name] = {**cost, "seconds": median(seconds[name]), "statistic": result.statistic, "names": named(result), **said}
+        out[name]["ratio"] = median(own / other for own, other in zip(seconds[name], seconds["default"], strict=True))
+    return out
 
 
 def peak_mib() -> float:

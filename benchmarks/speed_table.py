@@ -24,16 +24,17 @@ def whole(number: float) -> str:
 
 
 def rows_passes(part: Part) -> Iterator[Row]:
-    """Default check and exhaustive epoch, delivery by delivery."""
+    """Default check and one epoch per class, delivery by delivery."""
     for one in part["deliveries"]:
-        default, other = one["default"], one["exhaustive"]
+        sides = [one[name] for name in ("default", "exhaustive", "published")]
         kind = f"backdoored, target '{one['target']}'" if one["attack"] else "clean"
         what = f"{one['family']}, {one['task']}, {one['classes']} classes, {kind}"
-        yield row(f"{what}: images forward, default / exhaustive", f"{whole(default['forward'])} / {whole(other['forward'])}")
-        yield row(f"{what}: images backward, default / exhaustive", f"{whole(default['backward'])} / {whole(other['backward'])}")
-        yield row(f"{what}: time, default / exhaustive", f"{default['seconds']:.1f} / {other['seconds']:.1f}", "s")
-        yield row(f"{what}: time of the exhaustive over the default, run by run", one["ratio"], "times")
-        yield row(f"{what}: outcome, default / exhaustive", f"{_outcome(default)} / {_outcome(other)}")
+        each = "default / exhaustive / exhaustive as published"
+        for way in ("forward", "backward"):
+            yield row(f"{what}: images {way}, {each}", " / ".join(whole(side[way]) for side in sides))
+        yield row(f"{what}: time, {each}", " / ".join(f"{side['seconds']:.1f}" for side in sides), "s")
+        yield row(f"{what}: time over that of the default, run by run, {each}", " / ".join(f"{s['ratio']:.1f}" for s in sides))
+        yield row(f"{what}: outcome, {each}", " / ".join(_outcome(side) for side in sides))
 
 
 def _outcome(side: Part) -> str:
@@ -75,9 +76,10 @@ def notes(parts: Mapping[str, Part]) -> Iterator[str]:
     yield "What is compared was measured in turn in one process; times are medians, ratios the medians over paired runs."
     if "passes" in parts:
         yield (
-            "*Exhaustive* is CLIP-Inspector as published, one epoch over all probe images for every class, flagged above an "
+            "*Exhaustive* is one epoch over all probe images for every class, judged by the default's own statistic (against the "
+            "constant threshold, since the shipped null is the default's); *as published* is CLIP-Inspector, flagged above an "
             f"anomaly index of {parts['passes']['k']:g}. Images were counted by a hook on the tower's first layer; an image counts "
-            "as backward where its gradient came back to the pixels. Positive controls are left out on both sides."
+            "as backward where its gradient came back to the pixels. Positive controls are left out on all sides."
         )
     if "classes" in parts:
         yield "Times against the number of classes are single runs, each in a process of its own."

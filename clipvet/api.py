@@ -16,23 +16,38 @@ from torch import Tensor
 from clipvet.data.generated import generate_probes
 from clipvet.data.images import load_images
 from clipvet.errors import UsageError
-from clipvet.inspection.base import Clock, ModelCheck, OutOfBudget, Run, Subject
-from clipvet.inspection.calibration import fits, flag_of, judge, settings_digest, shipped_nulls
+from clipvet.inspection.base import Clock, ModelCheck, OutOfBudget, Run
+from clipvet.inspection.calibrating import Calibrated, CalibrateOptions, Calibration, open_calibration
+from clipvet.inspection.calibration import flag_of, judge, kind_of, settings_digest, shipped_nulls
 from clipvet.inspection.clip_inspector import ClipInspector
-from clipvet.inspection.control import control_passes, run_controls
+from clipvet.inspection.control import control_passes
 from clipvet.inspection.journal import Journal, MemoryJournal
 from clipvet.inspection.margin_residual import MarginResidual
+from clipvet.inspection.neural_cleanse import NeuralCleanse
+from clipvet.inspection.null_file import choose_null
+from clipvet.inspection.pixel_backdoor import PixelBackdoor
+from clipvet.inspection.running import search_and_control, seconds_per_pass
 from clipvet.inspection.subject import subject_of
-from clipvet.inspection.summary import Opened, Outcome, build_report
+from clipvet.inspection.summary import Opened, build_report
+from clipvet.models.base import ClipModel
 from clipvet.models.bases import load_base
 from clipvet.models.delivery import open_delivery
-from clipvet.types import CheckResult, Coverage, Null, Report, Skipped, Verdict
+from clipvet.types import Null, NullKey, Report, Skipped, Verdict
 
-__all__ = ["InspectOptions", "InspectPlan", "inspect_model", "plan_inspection"]
+__all__ = [
+    "CalibrateOptions",
+    "Calibrated",
+    "InspectOptions",
+    "InspectPlan",
+    "calibrate_base",
+    "inspect_model",
+    "plan_calibration",
+    "plan_inspection",
+]
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
-PRESETS = ("default", "paper")
+PRESETS = ("default", "paper", "neural-cleanse", "pixel-backdoor")
 GENERATED = "generated pool"
 PAPER_EPS = {224: 4 / 255, 64: 8 / 255}  # the same reach at another resolution
 
@@ -49,7 +64,9 @@ class InspectOptions:
         quick_gelu: whether the base uses QuickGELU.
         probes: folder of unlabelled images; None uses the generated pool.
         probe_count: how many probe images are used at most.
-        preset: ``default``, or ``paper`` for CLIP-Inspector as published.
+        null: file of ``clipvet calibrate`` that is judged against, before the nulls that ship.
+        preset: ``default``, ``paper`` for CLIP-Inspector as published, or ``neural-cleanse`` or ``pixel-backdoor``, two earlier
+            methods adapted to CLIP to compare with.
         seed: the one seed of everything random.
         budget: seconds after which no further group of classes is begun.
         work: folder for the state that ``resume`` picks up; None keeps none.
@@ -64,6 +81,7 @@ class InspectOptions:
     quick_gelu: bool | None = None
     probes: Path | None = None
     probe_count: int = 1000
+    null: Path | None = None
     preset: str = "default"
     seed: int = 0
     budget: float | None = None
@@ -104,36 +122,45 @@ def plan_inspection(delivery: Path, options: InspectOptions) -> InspectPlan:
         ClipvetError: as :func:`inspect_model`.
     """
     opened, check = _open(delivery, options)
-    probes, source, skipped = _probes(options, opened)
+    probes, source, skipped = _probes(options, opened.subject.classifier.model.image_size)
     passes = check.passes(opened.subject, len(probes)) + control_passes(check, opened.subject, probes)
+    null, _ = _null(options, opened, check, f"{source}, {len(probes)}")
     names = opened.delivery.info.class_names
     beside = len(opened.subject.classifier.class_names) - len(names)
     stages = (
         f"read {delivery} without running anything in it: {opened.delivery.info.family} prompt, {len(names)} classes",
         f"take {len(probes)} probe images: {source}" + (f" ({len(skipped)} files skipped)" if skipped else ""),
         f"{check.name}: search a trigger for each of {len(names)} classes" + (f" and {beside} names beside them" if beside else ""),
-        "plant controls, judge against a null where one fits, and report",
+        f"plant controls, judge {f'against {len(null.values)} references' if null else 'without a null'}, and report",
     )
-    return InspectPlan(stages=stages, image_passes=passes, seconds=passes * _seconds_per_pass(check, opened.subject, probes))
+    return InspectPlan(stages=stages, image_passes=passes, seconds=passes * seconds_per_pass(check, opened.subject, probes))
 
 
-def inspect_model(delivery: Path, options: InspectOptions, *, progress: Progress | None = None) -> Report:
+def inspect_model(
+    delivery: Path, options: InspectOptions, *, progress: Progress | None = None, base: ClipModel | None = None
+) -> Report:
     """Inspect a delivered CLIP: read it safely, reconstruct a trigger per class, judge against a null, and report.
+
+    Args:
+        delivery: a checkpoint file or run folder.
+        options: what is stated about the inspection.
+        progress: called with (stage, done, total).
+        base: the model that ``options.base`` names, where the caller has loaded it already.
 
     Raises:
         ClipvetError: one sentence, when the delivery cannot be read or something must be stated first.
     """
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    opened, check = _open(delivery, options)
-    probes, source, skipped = _probes(options, opened)
+    opened, check = _open(delivery, options, base)
+    probes, source, skipped = _probes(options, opened.subject.classifier.model.image_size)
     run = Run(
         seed=options.seed,
         journal=_journal(options, opened, check, probes),
         clock=_clock(options, began),
         progress=progress or (lambda stage, done, total: None),
     )
-    null = _null(opened, check, f"{source}, {len(probes)}")
-    outcome = _search(check, opened, probes, run, null)
+    null, unused = _null(options, opened, check, f"{source}, {len(probes)}")
+    outcome = search_and_control(check, opened, probes, run, flag=flag_of(check.name, null))
     judged = judge(outcome.result, null, controls=outcome.controls, findings=opened.delivery.findings)
     if outcome.unfinished and judged.verdict in (Verdict.NO_EVIDENCE, Verdict.INCONCLUSIVE):
         judged = dataclasses.replace(judged, verdict=Verdict.INCONCLUSIVE, reason=outcome.unfinished)
@@ -143,15 +170,55 @@ def inspect_model(delivery: Path, options: InspectOptions, *, progress: Progress
         judged=judged,
         null=null,
         probes={"source": source, "count": len(probes)},
-        skipped=skipped,
+        skipped=(*skipped, *unused),
         options=options,
         started=started,
         seconds=time.monotonic() - began,
     )
 
 
-def _open(path: Path, options: InspectOptions) -> tuple[Opened, ModelCheck]:
-    base = load_base(options.base, device=options.device, quick_gelu=options.quick_gelu) if options.base else None
+def calibrate_base(like: InspectOptions, how: CalibrateOptions, *, progress: Progress | None = None) -> Calibrated:
+    """Build a null for the deliveries on a base: tune prompts on it without a backdoor, and run the check on each.
+
+    Args:
+        like: how deliveries will be inspected; ``work`` keeps every finished reference, ``budget`` ends between two of them.
+        how: how the references are made.
+        progress: called with (stage, done, total).
+
+    Raises:
+        ClipvetError: one sentence, when the base, names or images do not serve, or too few references learned anything.
+    """
+    began, calibration = time.monotonic(), _calibration(like, how)
+    journal = Journal(like.work, identity=calibration.identity, resume=like.resume) if like.work else MemoryJournal()
+    quiet = progress or (lambda stage, done, total: None)
+    return calibration.run(Run(seed=like.seed, journal=journal, clock=_clock(like, began), progress=quiet))
+
+
+def plan_calibration(like: InspectOptions, how: CalibrateOptions) -> InspectPlan:
+    """Say what :func:`calibrate_base` would do, without tuning anything; a few passes are timed for the estimate.
+
+    Raises:
+        ClipvetError: as :func:`calibrate_base`.
+    """
+    calibration = _calibration(like, how)
+    subject, passes = calibration.example(), calibration.passes()
+    seconds = passes * seconds_per_pass(calibration.check, subject, calibration.probes)
+    return InspectPlan(stages=calibration.stages(), image_passes=passes, seconds=seconds)
+
+
+def _calibration(like: InspectOptions, how: CalibrateOptions) -> Calibration:
+    if like.base is None:
+        raise UsageError("expected the base that is to be calibrated, got none: name it with --base")
+    base = load_base(like.base, device=like.device, quick_gelu=like.quick_gelu)
+    check, (probes, source, unread) = _check(like, base.image_size), _probes(like, base.image_size)
+    settings, source = settings_digest(check.name, dataclasses.asdict(check)), f"{source}, {len(probes)}"
+    key = NullKey(base=_identity(base), family=kind_of("coop"), classes=how.classes, settings=settings, probes=source)
+    return open_calibration(how, base=base, check=check, probes=probes, key=key, seed=like.seed, unread=unread)
+
+
+def _open(path: Path, options: InspectOptions, base: ClipModel | None = None) -> tuple[Opened, ModelCheck]:
+    if base is None and options.base:
+        base = load_base(options.base, device=options.device, quick_gelu=options.quick_gelu)
     delivery = open_delivery(
         path,
         base=base,
@@ -167,34 +234,40 @@ def _open(path: Path, options: InspectOptions) -> tuple[Opened, ModelCheck]:
 
 def _check(options: InspectOptions, size: int) -> ModelCheck:
     """Choose the check of the preset, with the bound that fits the image size."""
+    strength = PAPER_EPS.get(size, 4 / 255)
     if options.preset == "paper":
-        return ClipInspector(strength=PAPER_EPS.get(size, 4 / 255))
-    return MarginResidual(strength=PAPER_EPS.get(size, 4 / 255))
+        return ClipInspector(strength=strength)
+    if options.preset == "neural-cleanse":
+        return NeuralCleanse(strength=strength)
+    if options.preset == "pixel-backdoor":
+        return PixelBackdoor(strength=strength)
+    return MarginResidual(strength=strength)
 
 
-def _probes(options: InspectOptions, opened: Opened) -> tuple[Tensor, str, tuple[Skipped, ...]]:
-    size = opened.subject.classifier.model.image_size
+def _probes(options: InspectOptions, size: int) -> tuple[Tensor, str, tuple[Skipped, ...]]:
     if options.probes is None:
         return generate_probes(options.probe_count, size, options.seed).to(options.device), GENERATED, ()
     images, skipped = load_images(options.probes, size, options.probe_count, options.seed)
     return images.to(options.device), f"images of {options.probes}", tuple(skipped)
 
 
-def _base_identity(opened: Opened) -> str:
-    base = opened.delivery.base
+def _identity(base: ClipModel | None) -> str:
     return (base.sha256 or base.name) if base is not None else ""
 
 
-def _null(opened: Opened, check: ModelCheck, probes: str) -> Null | None:
-    """Find a shipped null that was measured on the like of this inspection; a delivery is no reference for itself."""
-    if len(opened.subject.classifier.class_names) < check.least_classes:
-        return None
-    settings = settings_digest(check.name, dataclasses.asdict(check))
-    n_classes, family = len(opened.delivery.info.class_names), opened.delivery.info.family
-    base = _base_identity(opened)
-    shipped = shipped_nulls(without=[file.sha256 for file in opened.delivery.files])
-    like = (n for n in shipped if fits(n.key, base=base, family=family, n_classes=n_classes, settings=settings, probes=probes))
-    return next(like, None)
+def _null(options: InspectOptions, opened: Opened, check: ModelCheck, probes: str) -> tuple[Null | None, tuple[Skipped, ...]]:
+    """Find a null that was measured on the like of this inspection; a delivery is no reference for itself."""
+    delivery, names = opened.delivery, opened.delivery.info.class_names
+    like = NullKey(
+        base=_identity(delivery.base),
+        family=delivery.info.family,
+        classes=(len(names), len(names)),
+        settings=settings_digest(check.name, dataclasses.asdict(check)),
+        probes=probes,
+    )
+    shipped = shipped_nulls(without=[file.sha256 for file in delivery.files])
+    enough = len(opened.subject.classifier.class_names) >= check.least_classes
+    return choose_null(like, own=options.null, shipped=shipped, enough_names=enough)
 
 
 def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, probes: Tensor) -> MemoryJournal:
@@ -202,7 +275,7 @@ def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, probes:
         return MemoryJournal()
     identity = {
         "files": [file.sha256 for file in opened.delivery.files],
-        "base": _base_identity(opened),
+        "base": _identity(opened.delivery.base),
         "classes": opened.subject.classifier.class_names,
         "check": settings_digest(check.name, dataclasses.asdict(check)),
         "read as": [options.family, options.position, options.quick_gelu],
@@ -218,29 +291,3 @@ def _clock(options: InspectOptions, began: float) -> Clock:
             raise OutOfBudget(f"the budget of {options.budget:.0f} s was used up")
 
     return tick
-
-
-def _search(check: ModelCheck, opened: Opened, probes: Tensor, run: Run, null: Null | None) -> Outcome:
-    """Run the check and its controls, or as much of them as the budget allows."""
-    empty = CheckResult(check=check.name, statistic=float("nan"), settings=dataclasses.asdict(check))
-    try:
-        result = check.run(opened.subject, probes, run)
-    except OutOfBudget as error:
-        return Outcome(result=empty, controls=None, unfinished=str(error), coverage=Coverage(done=0, asked=2))
-    try:
-        control = run_controls(check, opened.subject, result, probes, run, flag=flag_of(check.name, null))
-    except OutOfBudget as error:
-        return Outcome(result=result, controls=None, unfinished=str(error), coverage=Coverage(done=1, asked=2))
-    result = dataclasses.replace(result, control=control)
-    return Outcome(result=result, controls=control["recovered"], unfinished="", coverage=Coverage(done=2, asked=2))
-
-
-def _seconds_per_pass(check: ModelCheck, subject: Subject, probes: Tensor) -> float:
-    """Time one forward and backward pass of a few images, after a first one that is not counted."""
-    images = probes[: min(16, len(probes))]
-    for _ in range(2):
-        began = time.monotonic()
-        pixels = images.clone().requires_grad_(True)
-        with subject.mixed_precision(wanted=getattr(check, "mixed_precision", False)):
-            subject.classifier(pixels).sum().backward()
-    return (time.monotonic() - began) / len(images)

@@ -25,6 +25,7 @@ WORDS = {
     Kind.PAIR_ATTACKS: ("pair-attack", "Attacks on pairs: what poisons training data"),
     Kind.TRIGGERS: ("trigger", "Triggers: what changes a picture"),
     Kind.FAMILIES: ("family", "Prompt families: what is read, tuned and written back"),
+    Kind.REPAIRS: ("repair", "Repairs: what makes a delivery usable again"),
 }
 MEASURED = """# What was measured, and what never was
 

@@ -26,10 +26,11 @@ ALLOWED = {
     "attacks": METHODS,
     "inspection": METHODS,
     "scan": METHODS,
+    "repair": METHODS,
     "reports": {"types", "errors"},
     "pocket": METHODS,
     "api": {*METHODS, "inspection", "reports", "pocket"},
-    "cli": {*METHODS, "inspection", "scan", "attacks", "reports", "pocket", "api"},
+    "cli": {*METHODS, "inspection", "scan", "repair", "attacks", "reports", "pocket", "api"},
     "__init__": {*NOUNS, "api"},
     "__main__": {"cli"},
 }

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipvet.cli.config import class_names, inspect_options, seconds
-from clipvet.cli.exits import FailOn, exit_code
-from clipvet.cli.messages import say, say_error
-from clipvet.cli.output import Format, Output, folders_for
-from clipvet.cli.progress import show_progress
+from clipvet.cli.exits import FailOn
+from clipvet.cli.given import given_deliveries
+from clipvet.cli.many import Run
+from clipvet.cli.messages import say_error
+from clipvet.cli.output import Format, Output
 from clipvet.reports.text import duration, visible
-from clipvet.types import Report
 
 if TYPE_CHECKING:
     from clipvet.api import InspectOptions
@@ -30,15 +29,20 @@ clipvet inspect output/cocoop/seed1 --base ViT-B-16=ViT-B-16.pt --out report
 
 clipvet inspect model.pth.tar-10 --base pocket-0 --classes names.txt --probes photos/
 
-clipvet inspect a/ b/ --base pocket-0 --format sarif --fail-on backdoored"""
+clipvet inspect a/ b/ --base pocket-0 --format sarif --fail-on backdoored
 
-INTERRUPTED = 130
+clipvet inspect deliveries/ --base ViT-B-16=ViT-B-16.pt --workers 4 --out reports
+
+RAY_ADDRESS=head:6379 clipvet inspect /shared/deliveries --base /shared/base.pt --engine ray --workers 32 --out /shared/reports"""
 
 
 def inspect(  # one parameter per option: typer reads them from the signature
     ctx: typer.Context,
     deliveries: Annotated[
-        list[Path], typer.Argument(metavar="DELIVERY...", help="Checkpoint files or run folders.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="DELIVERY...", help="Checkpoint files, run folders, or folders that hold several.", show_default=False
+        ),
     ],
     base: Annotated[str | None, typer.Option(help="The CLIP that the delivery builds on, from a source that you trust.")] = None,
     classes: Annotated[str | None, typer.Option(metavar="FILE|a,b,c", help="Class names in the order of the logits.")] = None,
@@ -49,7 +53,12 @@ def inspect(  # one parameter per option: typer reads them from the signature
     ] = None,
     probes: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of unlabelled images; else a generated pool.")] = None,
     probe_count: Annotated[int | None, typer.Option(help="How many probe images are used at most.  [default: 1000]")] = None,
-    preset: Annotated[str | None, typer.Option(help="default, or paper (CLIP-Inspector as published).")] = None,
+    null: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Null of 'clipvet calibrate'; judged against before those that ship.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="default, paper (CLIP-Inspector as published), neural-cleanse or pixel-backdoor.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The one seed of everything random.  [default: 0]")] = None,
     device: Annotated[str | None, typer.Option(help="Torch device.  [default: cpu]")] = None,
     budget: Annotated[
@@ -60,6 +69,14 @@ def inspect(  # one parameter per option: typer reads them from the signature
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="What is written to standard output.")] = Format.CONSOLE,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for every format, trigger pictures and tensors.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each inspects a delivery at a time.")] = 1,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray",
+            help="Where they run; ray: on the cluster at RAY_ADDRESS, all of whose machines must see the same files as this one.",
+        ),
+    ] = "local",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what an interrupted run left in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, with an estimate.")] = False,
     fail_on: Annotated[FailOn, typer.Option(help="The lowest verdict that ends in exit code 1.")] = FailOn.SUSPICIOUS,
@@ -67,7 +84,8 @@ def inspect(  # one parameter per option: typer reads them from the signature
 ) -> int:
     """Inspect delivered models: a verdict, its target and the reconstructed trigger.
 
-    Each delivery is read without running anything in it. A report goes to standard output, progress to standard error.
+    Each delivery is read without running anything in it. A report goes to standard output, progress to standard error. Of several
+    deliveries there is a report each, in the order of the arguments, and a summary: summary.html, .json and .sarif in --out.
     """
     given = {
         "base": base,
@@ -77,6 +95,7 @@ def inspect(  # one parameter per option: typer reads them from the signature
         "quick_gelu": quick_gelu,
         "probes": probes,
         "probe_count": probe_count,
+        "null": null,
         "preset": preset,
         "seed": seed,
         "device": device,
@@ -86,58 +105,13 @@ def inspect(  # one parameter per option: typer reads them from the signature
     }
     options = inspect_options(given, config)
     if dry_run:
-        return _plan(deliveries, options, output, debug=ctx.obj["debug"])
-    run = _Run(options=options, fail_on=fail_on, min_coverage=min_coverage, debug=ctx.obj["debug"])
-    return run.all(deliveries, folders_for(deliveries, out), Output(output, several=len(deliveries) > 1, to_folder=out is not None))
+        return _plan(given_deliveries(deliveries, without=out).paths, options, output, debug=ctx.obj["debug"])
+    run = Run(options=options, fail_on=fail_on, min_coverage=min_coverage, engine=engine, workers=workers, debug=ctx.obj["debug"])
+    found = given_deliveries(deliveries, without=out)
+    return run.all(found, Output(output, several=found.several, folder=out))
 
 
-@dataclass(kw_only=True)
-class _Run:
-    """One call of the command: its settings, and what it has so far."""
-
-    options: InspectOptions
-    fail_on: FailOn
-    min_coverage: float
-    debug: bool
-    reports: list[Report] = field(default_factory=list)
-    failures: int = 0
-
-    def code(self, reports: list[Report], failures: int) -> int:
-        return exit_code(reports, failures=failures, fail_on=self.fail_on, min_coverage=self.min_coverage)
-
-    def all(self, deliveries: list[Path], folders: list[Path | None], output: Output) -> int:
-        """Inspect one delivery after the other; an error with one is said, and the next is begun."""
-        try:
-            for delivery, folder in zip(deliveries, folders, strict=True):
-                self.one(delivery, folder, output)
-        except KeyboardInterrupt:
-            say(_interrupted(self.options))
-            return INTERRUPTED
-        finally:
-            output.close()
-        return self.code(self.reports, self.failures)
-
-    def one(self, delivery: Path, folder: Path | None, output: Output) -> None:
-        from clipvet import api
-
-        options = dataclasses.replace(self.options, work=None if folder is None else folder / "state")
-        try:
-            with show_progress(str(delivery)) as progress:
-                report = api.inspect_model(delivery, options, progress=progress)
-            self.reports.append(report)
-            output.add(dataclasses.replace(report, exit_code=self.code([report], 0)), folder)
-        except Exception as error:  # the other deliveries, and what was found in them, must not be lost
-            self.failures += 1
-            say_error(error, about=str(delivery), debug=self.debug)
-
-
-def _interrupted(options: InspectOptions) -> str:
-    if options.work is None:
-        return "Nothing was kept: with --out DIR, a run leaves what is done, and --resume goes on from there."
-    return f"What is done is kept in {visible(str(options.work))}: run the same command with --resume to go on."
-
-
-def _plan(deliveries: list[Path], options: InspectOptions, output: Format, *, debug: bool) -> int:
+def _plan(deliveries: Sequence[Path], options: InspectOptions, output: Format, *, debug: bool) -> int:
     """Print what would be done; JSON for the machine formats, one document per line."""
     from clipvet import api
 

@@ -20,7 +20,7 @@ clipvet list"""
 def list_methods(
     kind: Annotated[Kind | None, typer.Argument(help="One registry; all of them where none is named.", show_default=False)] = None,
 ) -> int:
-    """List checks, attacks, triggers and prompt families, one line each."""
+    """List checks, scorers, attacks, triggers, prompt families and repairs, one line each."""
     for word in REGISTRIES if kind is None else [kind]:
         rows = list(methods(word))
         width = max((len(row.name) for row in rows), default=0)

@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 import clipvet
-from clipvet.cli import attack, bench, demo, doctor, explain, filtering, inspect, listing, scan
+from clipvet.cli import attack, bench, calibrate, demo, diff, doctor, explain, filtering, inspect, listing, repair, scan
 from clipvet.cli.messages import say, say_error
 
 __all__ = ["app", "main"]
@@ -25,8 +25,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
+app.command("calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate)
 app.command("scan", epilog=scan.EPILOG)(scan.scan)
+app.command("repair", epilog=repair.EPILOG)(repair.repair)
 app.command("filter", epilog=filtering.EPILOG)(filtering.filter_pairs)
+app.command("diff", epilog=diff.EPILOG)(diff.diff)
 app.command("demo", epilog=demo.EPILOG)(demo.demo)
 app.command("attack", epilog=attack.EPILOG)(attack.attack)
 app.command("bench", epilog=bench.EPILOG)(bench.bench)

@@ -19,13 +19,12 @@ from clipvet.models.bases import load_base
 from clipvet.models.families import new_prompt
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.saving import save_delivery
-from clipvet.models.tuning import TuneConfig, tune
+from clipvet.models.tuning import SCHEDULES, TuneConfig, tune
 from clipvet.pocket.tasks import Task, load_task, task_names
 
 __all__ = [
     "LARGEST_LOSS",
     "LEAST_ASR",
-    "SCHEDULES",
     "Spec",
     "Truth",
     "measure",
@@ -36,11 +35,6 @@ __all__ = [
 ]
 
 LEAST_ASR, LARGEST_LOSS = 0.80, 0.03  # a backdoor counts when it works and costs at most three points of CA
-SCHEDULES = {  # steps that reach the plateau of the clean loss on the pocket; other families take the default
-    "coop": TuneConfig(steps=300, batch=32, lr=3e-3),
-    "cocoop": TuneConfig(steps=200, batch=8, lr=3e-3),
-    **dict.fromkeys(("maple", "ivlp", "vpt", "promptsrc"), TuneConfig(steps=300, batch=24, lr=3e-3)),
-}
 VIEWS = 8  # renderings of each shot, so that a prompt learns what is drawn and not where it stood
 CARRIERS = (("vpt", "badclip"), ("ivlp", "badclip"))  # family and attack that take on most pocket tasks
 BASES = ("pocket-0", "pocket-1")

@@ -23,6 +23,7 @@ class Kind(enum.StrEnum):
     PAIR_ATTACKS = "pair-attacks"
     TRIGGERS = "triggers"
     FAMILIES = "families"
+    REPAIRS = "repairs"
 
 
 REGISTRIES: dict[Kind, tuple[str, str]] = {  # module, name of the dict in it
@@ -32,6 +33,7 @@ REGISTRIES: dict[Kind, tuple[str, str]] = {  # module, name of the dict in it
     Kind.PAIR_ATTACKS: ("clipvet.attacks", "PAIR_ATTACKS"),
     Kind.TRIGGERS: ("clipvet.triggers", "TRIGGERS"),
     Kind.FAMILIES: ("clipvet.models.families", "FAMILIES"),
+    Kind.REPAIRS: ("clipvet.repair", "REPAIRS"),
 }
 
 

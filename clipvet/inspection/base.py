@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from torch import Tensor
 
 from clipvet.inspection.journal import MemoryJournal
-from clipvet.inspection.search import SearchConfig
+from clipvet.inspection.search import Searching
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.types import CheckResult
 
@@ -80,13 +80,15 @@ class ControlSearch:
 
     Attributes:
         config: of the search.
+        strength: L-inf bound of the pattern that a control is planted with.
         steps: taken for the class.
         searched: ``(n, 3, h, w)`` probe images that the trigger is learned on.
         evaluation: ``(m, 3, h, w)`` probe images that it is measured on.
         mixed_precision: whether the towers are passed in bfloat16 where that is faster.
     """
 
-    config: SearchConfig
+    config: Searching
+    strength: float
     steps: int
     searched: Tensor
     evaluation: Tensor

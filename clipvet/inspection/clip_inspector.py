@@ -110,6 +110,7 @@ class ClipInspector:
         chunk = chunk_for(subject.classifier.model)
         return ControlSearch(
             config=SearchConfig(strength=self.strength, batch=self.batch, lr=self.step / self.strength, chunk=chunk),
+            strength=self.strength,
             steps=self.epochs * (len(probes) // self.batch),
             searched=probes,
             evaluation=probes,

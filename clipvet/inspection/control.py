@@ -90,7 +90,7 @@ def run_controls(
         target = order[number]
         run.clock()
         with subject.mixed_precision(wanted=how.mixed_precision):
-            text = plant_control(reference, how.searched, how.evaluation, target, eps=how.config.strength, seed=run.seed + number)
+            text = plant_control(reference, how.searched, how.evaluation, target, eps=how.strength, seed=run.seed + number)
             if text is None:
                 continue
 

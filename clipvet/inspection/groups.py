@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clipvet.inspection.base import Run
-from clipvet.inspection.search import Logits, Search, SearchConfig
+from clipvet.inspection.search import Logits, Search, Searching
 
 __all__ = ["Searched", "search_groups"]
 
@@ -36,7 +36,7 @@ def search_groups(
     evaluation: Tensor,
     targets: Tensor,
     *,
-    config: SearchConfig,
+    config: Searching,
     steps: int,
     stage: str,
     run: Run,
@@ -68,7 +68,7 @@ def search_groups(
         found = run.journal.get(key)
         if found is None:
             run.clock()
-            search = Search(logits, probes, part, config=config, seed=run.seed, candidates=candidates)
+            search = config.begin(logits, probes, part, seed=run.seed, candidates=candidates)
             found = _found(search, other, evaluation, steps, start)
             run.journal.put(key, found)
         parts.append(found)
@@ -82,8 +82,7 @@ def _found(search: Search, other: Logits | None, evaluation: Tensor, steps: int,
     """Take a group's steps and measure what came of them; the tensors that are recorded are on the CPU."""
     if start is not None:
         search.load({n: v[[start.at(t) for t in search.targets.tolist()]] for n, v in start.variables.items()})
-    for _ in range(steps):
-        search.step()
+    search.run(steps)
     own = search.measure(search.logits, evaluation)
     transferred = search.measure(other, evaluation).margin if other is not None else torch.full_like(own.margin, float("nan"))
     variables = {f"variable.{name}": value for name, value in search.shape.state().items()}

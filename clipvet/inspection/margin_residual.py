@@ -12,7 +12,7 @@ from torch import Tensor
 from clipvet.errors import UsageError
 from clipvet.inspection.base import ControlSearch, Run, Subject
 from clipvet.inspection.groups import Searched, search_groups
-from clipvet.inspection.search import Search, SearchConfig, chunk_for
+from clipvet.inspection.search import SearchConfig, Searching, chunk_for
 from clipvet.types import CheckResult, Evidence
 
 __all__ = ["MarginResidual", "standardise"]
@@ -92,8 +92,8 @@ class MarginResidual:
         how = self.control_search(subject, probes)
         rows: list[Evidence] = []
         with subject.mixed_precision(wanted=self.mixed_precision):
-            for shape, strength in ((how.config.shape, how.config.strength), *self.extra_shapes):
-                config = replace(how.config, shape=shape, strength=strength)
+            for shape, strength in (("additive", self.strength), *self.extra_shapes):
+                config = replace(self._config(subject), shape=shape, strength=strength)
                 rows += self._shape(subject, how.searched, how.evaluation, config, run)
         best = max((row.statistic for row in rows if row.target_kind == "class"), default=float("nan"))
         return CheckResult(check=self.name, statistic=best, evidence=tuple(rows), settings=asdict(self))
@@ -152,11 +152,15 @@ class MarginResidual:
             trigger=trigger,
         )
 
+    def _config(self, subject: Subject) -> SearchConfig:
+        return SearchConfig(strength=self.strength, batch=self.batch, chunk=chunk_for(subject.classifier.model))
+
     def control_search(self, subject: Subject, probes: Tensor) -> ControlSearch:
         """Screening with an additive trigger; see :class:`clipvet.inspection.base.ModelCheck`."""
         held = min(self.evaluation, len(probes) // 2)
         return ControlSearch(
-            config=SearchConfig(strength=self.strength, batch=self.batch, chunk=chunk_for(subject.classifier.model)),
+            config=self._config(subject),
+            strength=self.strength,
             steps=self.screen_steps,
             searched=probes[held:],
             evaluation=probes[:held],
@@ -183,10 +187,10 @@ class MarginResidual:
 
 
 def show_trigger(
-    subject: Subject, config: SearchConfig, target: int, variables: dict[str, Tensor], images: Tensor, samples: int = 4
+    subject: Subject, config: Searching, target: int, variables: dict[str, Tensor], images: Tensor, samples: int = 4
 ) -> dict[str, Tensor]:
     """A trigger's tensors by name, with a few images before and after it was put on them."""
-    search = Search(subject.classifier, images, torch.tensor([target]), config=config, seed=0)
+    search = config.begin(subject.classifier, images, torch.tensor([target]), seed=0)
     search.load(variables)
     some = images[:samples]
     with torch.no_grad():

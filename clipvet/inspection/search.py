@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,11 +13,37 @@ from clipvet.errors import UsageError
 from clipvet.inspection.shapes import SHAPES, Shape
 from clipvet.models.base import ClipModel
 
-__all__ = ["Measured", "Search", "SearchConfig", "chunk_for", "margins"]
+__all__ = ["Logits", "Measured", "Search", "SearchConfig", "Searching", "chunk_for", "margins"]
 
 POCKET_SIZE = 65 * 128 * 6  # tokens, width and layers of the tower that the largest chunk was measured on
 
 Logits = Callable[[Tensor], Tensor]
+
+
+class Searching(Protocol):
+    """How a trigger is searched: :class:`SearchConfig`, or the configuration of a search with another loss."""
+
+    @property
+    def batch(self) -> int:
+        """Probe images per class and step."""
+        ...
+
+    @property
+    def chunk(self) -> int:
+        """Images in one pass through the tower."""
+        ...
+
+    def new_shape(self, targets: list[int], size: int, seed: int) -> Shape:
+        """Begin the triggers of several classes, for images of ``size`` pixels."""
+        ...
+
+    def optimizer(self, shape: Shape) -> torch.optim.Optimizer:
+        """Begin an optimiser of their free variables."""
+        ...
+
+    def begin(self, logits: Logits, probes: Tensor, targets: Tensor, *, seed: int, candidates: int | None = None) -> Search:
+        """Begin a search; see :class:`Search` for the arguments."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +71,18 @@ class SearchConfig:
             raise UsageError(f"expected a trigger strength in (0, 1], got {self.strength}")
         if self.batch < 1 or self.chunk < 1 or self.lr <= 0:
             raise UsageError(f"expected positive batch, chunk and lr, got {self.batch}, {self.chunk}, {self.lr}")
+
+    def new_shape(self, targets: list[int], size: int, seed: int) -> Shape:
+        """Begin triggers of the configured shape; see :class:`Searching`."""
+        return SHAPES[self.shape](targets, size, self.strength, seed)
+
+    def optimizer(self, shape: Shape) -> torch.optim.Optimizer:
+        """Begin Adam; see :class:`Searching`."""
+        return torch.optim.Adam(shape.parameters(), lr=self.lr * shape.step_unit)
+
+    def begin(self, logits: Logits, probes: Tensor, targets: Tensor, *, seed: int, candidates: int | None = None) -> Search:
+        """Begin a search; see :class:`Searching`."""
+        return Search(logits, probes, targets, config=self, seed=seed, candidates=candidates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +127,11 @@ class Search:
     """
 
     def __init__(
-        self, logits: Logits, probes: Tensor, targets: Tensor, *, config: SearchConfig, seed: int, candidates: int | None = None
+        self, logits: Logits, probes: Tensor, targets: Tensor, *, config: Searching, seed: int, candidates: int | None = None
     ) -> None:
         self.logits, self.probes, self.config, self.candidates = logits, probes, config, candidates
         self.targets = targets.to(probes.device)
-        self.shape: Shape = SHAPES[config.shape](targets.tolist(), probes.shape[-1], config.strength, seed)
+        self.shape = config.new_shape(targets.tolist(), probes.shape[-1], seed)
         self.load(self.shape.state())
         self._generator = torch.Generator().manual_seed(seed)
         self._order = torch.empty(0, dtype=torch.long)
@@ -103,6 +142,11 @@ class Search:
             self._order = torch.cat([self._order, torch.randperm(len(self.probes), generator=self._generator)])
         pick, self._order = self._order[: self.config.batch], self._order[self.config.batch :]
         return self.probes[pick]
+
+    def run(self, steps: int) -> None:
+        """Take so many steps for every class."""
+        for _ in range(steps):
+            self.step()
 
     def step(self) -> None:
         """Take one step for every class."""
@@ -122,7 +166,7 @@ class Search:
     def load(self, variables: dict[str, Tensor]) -> None:
         """Take up free variables, on the device of the probe images, and begin Adam anew."""
         self.shape.load({name: value.to(self.probes.device) for name, value in variables.items()})
-        self._optimizer = torch.optim.Adam(self.shape.parameters(), lr=self.config.lr * self.shape.step_unit)
+        self._optimizer = self.config.optimizer(self.shape)
 
     @torch.no_grad()
     def measure(self, logits: Logits, images: Tensor) -> Measured:

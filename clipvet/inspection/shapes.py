@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["SHAPES", "AdditiveShape", "BlendShape", "PatchShape", "Shape"]
+__all__ = ["SHAPES", "AdditiveShape", "BlendShape", "PatchShape", "Shape", "start_values"]
 
 
 class Shape(Protocol):
@@ -44,7 +44,7 @@ class Shape(Protocol):
         ...
 
 
-def _start(targets: list[int], size: int, seed: int, channels: int = 3) -> Tensor:
+def start_values(targets: list[int], size: int, seed: int, channels: int = 3) -> Tensor:
     """Draw uniform values in [-1, 1], a stream per (seed, target)."""
     drawn = []
     for target in targets:
@@ -60,7 +60,7 @@ class AdditiveShape:
 
     def __init__(self, targets: list[int], size: int, strength: float, seed: int) -> None:
         self.eps = self.step_unit = strength
-        self.delta = (_start(targets, size, seed) * strength * 0.1).requires_grad_(True)
+        self.delta = (start_values(targets, size, seed) * strength * 0.1).requires_grad_(True)
 
     def parameters(self) -> list[Tensor]:
         """Return the optimised tensors."""
@@ -96,7 +96,7 @@ class BlendShape:
 
     def __init__(self, targets: list[int], size: int, strength: float, seed: int) -> None:
         self.ratio = strength
-        self.pattern = (0.5 + _start(targets, size, seed) * 0.05).requires_grad_(True)
+        self.pattern = (0.5 + start_values(targets, size, seed) * 0.05).requires_grad_(True)
 
     def parameters(self) -> list[Tensor]:
         """Return the optimised tensors."""
@@ -144,7 +144,7 @@ class PatchShape:
         for i, (top, left) in enumerate((t, le) for t in places for le in places):
             squares[i, :, top : top + side, left : left + side] = 1
         self.squares = squares
-        self.pattern = (0.5 + _start(targets, size, seed) * 0.05).requires_grad_(True)
+        self.pattern = (0.5 + start_values(targets, size, seed) * 0.05).requires_grad_(True)
         self.place = torch.zeros(len(targets), len(squares)).requires_grad_(True)
 
     def parameters(self) -> list[Tensor]:

@@ -50,13 +50,15 @@ class TensorFile:
     ``tensors`` are flat, by name: taken out of their envelope, nested dicts joined with dots, leading ``module.`` and
     ``_orig_mod.`` removed where every name has them; contiguous, on the CPU, in the file's dtypes. A file that is one
     bare tensor has the name ``""``. ``extras`` are small plain values that stood beside them (epoch, metadata),
-    ``envelope`` the key that held the tensors, ``skipped`` what was met and not read, ``parts`` the shards of an index.
+    ``envelope`` the key that held the tensors, ``prefix`` what was removed from all their names, ``skipped`` what was met and
+    not read, ``parts`` the shards of an index.
     """
 
     tensors: dict[str, Tensor]
     record: FileRecord
     extras: dict[str, Any] = field(default_factory=dict)
     envelope: str = ""
+    prefix: str = ""
     skipped: tuple[Skipped, ...] = ()
     parts: tuple[FileRecord, ...] = ()
 
@@ -123,7 +125,8 @@ def read_tensors(path: Path, *, limits: ReadLimits = _LIMITS) -> TensorFile:
         raise UnreadableError(f"{_show(path)}: it changed while it was read; try again when nothing writes to it")
     if not found.tensors:
         raise _sentence(path, _no_tensors(found.record.stubbed_globals))
-    return replace(found, tensors=_strip_prefixes(found.tensors))
+    tensors, prefix = _strip_prefixes(found.tensors)
+    return replace(found, tensors=tensors, prefix=prefix)
 
 
 # What hostile bytes were seen to provoke in zipfile, json, safetensors and torch. Bugs of ours look the same here, so
@@ -279,7 +282,10 @@ def _merge(files: list[TensorFile], names: Mapping[str, Any], record: FileRecord
     return TensorFile(tensors=tensors, record=replace(record, reader="shards"), parts=tuple(f.record for f in files))
 
 
-def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefixes(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Remove what stands before all names; return it too."""
+    removed = ""
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), ""):
         tensors = {name[len(prefix) :]: values for name, values in tensors.items()}
-    return tensors
+        removed += prefix
+    return tensors, removed

@@ -20,7 +20,7 @@ from clipvet.reports.schema import to_json
 from clipvet.reports.text import writable
 from clipvet.types import Report, ScanReport
 
-__all__ = ["IMAGE_LIMIT", "SCAN_FILES", "write_report", "write_scan_report"]
+__all__ = ["IMAGE_LIMIT", "SCAN_FILES", "write_report", "write_scan_report", "write_whole"]
 
 IMAGE_LIMIT = 6  # targets whose trigger is written as a picture; the tensors of all are in triggers.safetensors
 
@@ -55,7 +55,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     for path in folder.iterdir():
         if path.name not in contents and (_PICTURE.fullmatch(path.name) or path.name == "triggers.safetensors"):
             path.unlink()
-    return [_write(folder / name, content) for name, content in contents.items()]
+    return [write_whole(folder / name, content) for name, content in contents.items()]
 
 
 def write_scan_report(report: ScanReport, folder: Path) -> list[Path]:
@@ -71,7 +71,7 @@ def write_scan_report(report: ScanReport, folder: Path) -> list[Path]:
     listed = replace(report, written=tuple(dict.fromkeys([*report.written, *map(str, paths)])))
     contents = [render(listed).encode() for render in SCAN_FILES.values()]
     folder.mkdir(parents=True, exist_ok=True)
-    return [_write(path, content) for path, content in zip(paths, contents, strict=True)]
+    return [write_whole(path, content) for path, content in zip(paths, contents, strict=True)]
 
 
 def _pictures(report: Report) -> dict[str, bytes]:
@@ -94,7 +94,7 @@ def _tensors(report: Report) -> dict[str, bytes]:
     return {"triggers.safetensors": save(tensors, metadata=names)} if tensors else {}
 
 
-def _write(path: Path, content: bytes) -> Path:
+def write_whole(path: Path, content: bytes) -> Path:
     """Write beside the target and rename, which replaces the file in one step; a link under the name is not followed."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

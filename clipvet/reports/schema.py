@@ -172,6 +172,7 @@ class NullModel(Model):
     values: tuple[Number, ...]
     source: Text
     check: Text
+    pseudo_labelled: bool = False
 
 
 class CoverageModel(Model):

@@ -22,10 +22,9 @@ from clipvet.errors import ClipvetError, MissingExtraError, UnreadableError, Unw
 from clipvet.scan.store import Store, write_whole
 
 if TYPE_CHECKING:
-    from clipvet.scan.options import ScanOptions
     from clipvet.scan.work import Facts, Job
 
-__all__ = ["ShardWorker", "run_on_ray"]
+__all__ = ["ShardWorker", "cluster", "import_ray", "line_of", "run_on_ray"]
 
 TRIES = 3  # of a shard; Ray Data's own number is infinite, and there are shards that kill whoever reads them
 OBJECTS = 200 * 2**20  # bytes of a local cluster's object store: no more than the job, numbers and counts go through it
@@ -51,8 +50,8 @@ def run_on_ray(job: Job, shards: Sequence[int]) -> Iterator[tuple[int, Facts]]:
         UnreadableError: a shard killed its worker three times.
         ClipvetError: what a worker found, or no worker could begin.
     """
-    ray = _import_ray()
-    with _cluster(ray, job.options), _tries(job.store) as tries:
+    ray = import_ray()
+    with cluster(ray, job.options.workers), _tries(job.store) as tries:
         numbers = ray.data.from_items(list(shards), override_num_blocks=len(shards))
         answers = numbers.map_batches(
             ShardWorker,
@@ -67,7 +66,7 @@ def run_on_ray(job: Job, shards: Sequence[int]) -> Iterator[tuple[int, Facts]]:
                 yield int(row["shard"]), _facts(json.loads(row["answer"]))
         except ray.exceptions.RayError as error:
             raise ClipvetError(
-                f"expected workers on Ray to do the shards, but {_line(error, -1)}: see that every machine has "
+                f"expected workers on Ray to do the shards, but {line_of(error, -1)}: see that every machine has "
                 "the same clipvet, and run the same command again; it goes on with what is whole"
             ) from error
 
@@ -122,7 +121,12 @@ class ShardWorker:
         )
 
 
-def _import_ray() -> Any:
+def import_ray() -> Any:
+    """Return Ray, with Ray Data.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         import ray
         import ray.data
@@ -132,13 +136,17 @@ def _import_ray() -> Any:
 
 
 @contextmanager
-def _cluster(ray: Any, options: ScanOptions) -> Iterator[None]:
-    """Be connected to a cluster. One that was begun here is ended; a connection stays until this process ends."""
+def cluster(ray: Any, workers: int) -> Iterator[None]:
+    """Be connected to a cluster. One that was begun here is ended; a connection stays until this process ends.
+
+    Raises:
+        UsageError: there is no cluster where there should be one.
+    """
     if ray.is_initialized():
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    own = {} if address else {"num_cpus": options.workers, "include_dashboard": False, "object_store_memory": OBJECTS}
+    own = {} if address else {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECTS}
     # What Ray has to say stands in its log files. Its compiled part speaks to the terminal past Python, of what it mends itself.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -146,7 +154,7 @@ def _cluster(ray: Any, options: ScanOptions) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         place = f"at RAY_ADDRESS {address!r}" if address else "on this machine"
         raise UsageError(
-            f"expected a Ray cluster {place}, but {_line(error, 0)}: begin one with 'ray start --head', unset RAY_ADDRESS, or "
+            f"expected a Ray cluster {place}, but {line_of(error, 0)}: begin one with 'ray start --head', unset RAY_ADDRESS, or "
             "use the local engine"
         ) from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -186,6 +194,6 @@ def _facts(answer: Mapping[str, Any]) -> Facts:
     raise found
 
 
-def _line(error: Exception, at: int) -> str:
+def line_of(error: Exception, at: int) -> str:
     """One line of an error that may have pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[at].rstrip(".")

@@ -6,7 +6,10 @@ verdict.
 """
 
 from clipvet.types.common import Coverage, FileRecord, Severity, Skipped, Verdict
+from clipvet.types.diff import Difference, DiffReport, DiffSide, NameChanges, PartChange, TensorChange, TextMove
 from clipvet.types.inspection import CheckResult, DeliveryInfo, Evidence, Finding, Null, NullKey, Report
+from clipvet.types.many import ManyReport, ManyRow
+from clipvet.types.repair import BeforeAfter, RepairedTrigger, RepairReport
 from clipvet.types.scan import (
     Histogram,
     ModelRecord,
@@ -21,18 +24,28 @@ from clipvet.types.scan import (
 )
 
 __all__ = [
+    "BeforeAfter",
     "CheckResult",
     "Coverage",
     "DeliveryInfo",
+    "DiffReport",
+    "DiffSide",
+    "Difference",
     "Evidence",
     "FileRecord",
     "Finding",
     "Histogram",
+    "ManyReport",
+    "ManyRow",
     "ModelRecord",
+    "NameChanges",
     "Neighbour",
     "Null",
     "NullKey",
+    "PartChange",
     "ReferenceSet",
+    "RepairReport",
+    "RepairedTrigger",
     "Report",
     "ScanCounts",
     "ScanReport",
@@ -41,6 +54,8 @@ __all__ = [
     "Skipped",
     "SuspectGroup",
     "SuspectPair",
+    "TensorChange",
+    "TextMove",
     "Threshold",
     "Verdict",
 ]

@@ -67,13 +67,15 @@ class Null:
 
     ``values`` are the statistic's values over clean references, one per reference delivery. M references resolve a
     false-positive rate of 1 / (M + 1) and no finer. ``check`` names the check whose statistic it is; empty where a report
-    has one check only.
+    has one check only. ``pseudo_labelled`` says that the references were tuned on labels of the base's own: such a null is too
+    narrow in its tail to be trusted alone.
     """
 
     key: NullKey
     values: tuple[float, ...]
     source: str = ""
     check: str = ""
+    pseudo_labelled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from clipvet import api
 from clipvet.api import InspectOptions, inspect_model, plan_inspection
 from clipvet.data.generated import generate_probes
 from clipvet.errors import UnreadableError, UsageError
-from clipvet.inspection import ClipInspector, Run
+from clipvet.inspection import CHECKS, ClipInspector, Run
 from clipvet.inspection.calibration import FALLBACK, settings_digest, threshold
 from clipvet.inspection.journal import MemoryJournal
 from clipvet.inspection.subject import subject_of
@@ -99,8 +99,13 @@ def test_the_paper_preset_is_clip_inspector(delivery: Path, options: InspectOpti
     assert all("anomaly_index" in row.values for row in check.evidence)
 
 
+@pytest.mark.parametrize("preset", ["neural-cleanse", "pixel-backdoor"])
+def test_the_other_presets_are_the_checks_of_their_names(options: InspectOptions, preset: str) -> None:
+    assert api._check(with_(options, preset=preset), 224) == CHECKS[preset]()
+
+
 @pytest.mark.parametrize(("size", "eps"), [(224, 4 / 255), (64, 8 / 255), (336, 4 / 255)])
-@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("preset", api.PRESETS)
 def test_the_bound_fits_the_image_size(options: InspectOptions, preset: str, size: int, eps: float) -> None:
     check = api._check(with_(options, preset=preset), size)
     assert dataclasses.asdict(check)["strength"] == eps
@@ -127,11 +132,11 @@ def test_too_few_pictures_are_refused(delivery: Path, options: InspectOptions, p
         inspect_model(delivery, with_(options, probes=pictures / "missing"))
 
 
-@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("preset", api.PRESETS)
 def test_a_plan_counts_what_is_then_done(
     delivery: Path, options: InspectOptions, monkeypatch: pytest.MonkeyPatch, preset: str
 ) -> None:
-    asked = with_(options, preset=preset, probe_count=32)
+    asked = with_(options, preset=preset, probe_count=64)
     seen = 0
     original = ClipModel.encode_image
 
@@ -148,7 +153,7 @@ def test_a_plan_counts_what_is_then_done(
     assert plan.image_passes == seen
     assert plan.seconds > 0
     assert plan.stages[0].startswith(f"read {delivery} without running anything in it: coop prompt, 10 classes")
-    assert plan.stages[1] == "take 32 probe images: generated pool"
+    assert plan.stages[1] == "take 64 probe images: generated pool"
     assert "for each of 10 classes" in plan.stages[2]
 
 
@@ -177,7 +182,7 @@ def test_a_missing_delivery_is_said(tmp_path: Path, options: InspectOptions) -> 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"preset": "fast"}, "expected a preset out of default, paper, got 'fast'"),
+        ({"preset": "fast"}, "expected a preset out of default, paper, neural-cleanse, pixel-backdoor, got 'fast'"),
         ({"probe_count": 0}, "expected at least one probe image, got 0"),
         ({"budget": 0.0}, "expected a positive budget, got 0.0 s"),
         ({"budget": -1.0}, "expected a positive budget, got -1.0 s"),

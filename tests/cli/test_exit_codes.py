@@ -90,14 +90,14 @@ def test_each_report_states_the_code_of_its_own_delivery(
     outcomes = {"a": report(), "b": report(BACKDOORED, path="b"), "c": report(UNSURE, path="c")}
     assert run(monkeypatch, outcomes, "--format", "json")[0] == 1
     lines = capsys.readouterr().out.splitlines()
-    assert [json.loads(line)["exit_code"] for line in lines] == [0, 1, 3]
+    assert [json.loads(line)["exit_code"] for line in lines] == [0, 1, 3, 1]  # the last line is the summary
 
 
-def test_sarif_of_several_deliveries_is_one_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sarif_of_several_deliveries_is_one_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, {"a": report(), "b": report(BACKDOORED, path="b")}, "--format", "sarif")
     log = json.loads(capsys.readouterr().out)
     assert log["version"] == "2.1.0"
-    assert len(log["runs"]) == 2
+    assert [len(run["results"]) for run in log["runs"]] == [2]
 
 
 def test_html_of_several_deliveries_needs_a_folder(
@@ -110,7 +110,7 @@ def test_html_of_several_deliveries_needs_a_folder(
     assert "expected --out DIR" in capsys.readouterr().err
     assert run(monkeypatch, outcomes, "--format", "html", "--out", str(tmp_path))[0] == 0
     pages = capsys.readouterr().out.split()
-    assert pages == [str(tmp_path / "a" / "report.html"), str(tmp_path / "b" / "report.html")]
+    assert pages == [str(tmp_path / name) for name in ("a/report.html", "b/report.html", "summary.html")]
     assert all(Path(page).exists() for page in pages)
 
 

@@ -90,7 +90,7 @@ def test_all_errors_of_a_configuration_are_said_at_once(
         ([], "Missing argument"),
         (["a", "--budget", "soon"], "expected a duration such as 90s, 10m or 1h30m, got 'soon'"),
         (["a", "--budget", "0s"], "expected a positive budget"),
-        (["a", "--preset", "fast"], "expected a preset out of default, paper, got 'fast'"),
+        (["a", "--preset", "fast"], "expected a preset out of default, paper, neural-cleanse, pixel-backdoor, got 'fast'"),
         (["a", "--probe-count", "0"], "expected at least one probe image, got 0"),
         (["a", "--format", "pdf"], "'pdf' is not one of 'console', 'json', 'sarif', 'html'"),
         (["a", "--fail-on", "clean"], "'clean' is not one of"),

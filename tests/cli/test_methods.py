@@ -24,7 +24,7 @@ def test_list_names_every_method_on_a_line(capsys: pytest.CaptureFixture[str], k
 def test_list_of_everything_has_a_heading_for_each_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     headings = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
-    assert headings == ["checks:", "scorers:", "attacks:", "pair-attacks:", "triggers:", "families:"]
+    assert headings == ["checks:", "scorers:", "attacks:", "pair-attacks:", "triggers:", "families:", "repairs:"]
 
 
 @pytest.mark.parametrize("word", ["badclip", "BadCLIP", "Bad-Clip", "bad_clip"])

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from scipy.stats import gumbel_r
 
-from clipvet.inspection import CHECKS, ClipInspector, calibration
+from clipvet.inspection import CHECKS, ClipInspector, NeuralCleanse, PixelBackdoor, calibration
 from clipvet.inspection.calibration import (
     CERTAIN_RATE,
     FALLBACK,
     FLAG_RATE,
+    certain_of,
     fits,
     flag_of,
     judge,
@@ -53,11 +54,22 @@ def test_one_in_fifty_clean_deliveries_exceeds_the_flag() -> None:
     assert flag_of("margin-residual", NULL) == FLAG
 
 
+def test_a_null_of_the_base_s_own_labels_is_not_trusted_alone() -> None:
+    """It never lowers the threshold below the constant, and never carries the graver verdict."""
+    narrow, wide = tuple(0.3 + 0.01 * i for i in range(20)), tuple(float(i) for i in range(20))
+    for values, flag in ((narrow, 1.8), (wide, threshold(wide, 0.02))):
+        null = Null(key=KEY, values=values, pseudo_labelled=True)
+        assert flag_of("margin-residual", null) == flag
+        assert certain_of(null) == math.inf
+        assert certain_of(Null(key=KEY, values=values)) == threshold(values, 0.002)
+
+
 def test_without_a_null_each_check_has_a_constant_of_its_own() -> None:
     assert FALLBACK.keys() == CHECKS.keys()
     constant = flag_of("margin-residual", None)
     assert all(max(null.values) < threshold(null.values, 0.005) < constant for null in shipped_nulls())
-    assert flag_of("clip-inspector", None) == ClipInspector.k == 2
+    for check in (ClipInspector, NeuralCleanse, PixelBackdoor):
+        assert flag_of(check.name, None) == check.k == 2
     assert flag_of("a check that has none", None) == math.inf
 
 

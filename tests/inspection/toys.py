@@ -45,6 +45,19 @@ def toy_images(n: int = 24, seed: int = 0) -> Tensor:
     return 0.4 + 0.2 * torch.rand(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
+def patched_weights(target: int, n_classes: int = 10, seed: int = 0, strength: float = 6.0) -> Tensor:
+    """One class listens to the four pixels of a small square more than the others do to any."""
+    weights = toy_weights(n_classes, seed).view(n_classes, 3, SIZE, SIZE)
+    square = weights[target, :, 5:7, 5:7]
+    square += strength * square.sign()
+    return weights.flatten(1)
+
+
+def noisy_images(n: int = 24, seed: int = 0) -> Tensor:
+    """Images that differ so much that more than a pixel is needed to turn them all."""
+    return torch.rand(n, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
 def quiet_run(*, seed: int = 0, journal: MemoryJournal | None = None, clock: Callable[[], None] | None = None) -> Run:
     return Run(
         seed=seed, journal=journal or MemoryJournal(), clock=clock or (lambda: None), progress=lambda stage, done, total: None
