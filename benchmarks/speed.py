@@ -2,8 +2,9 @@
 
     python -m benchmarks.speed [--only passes,classes,cut,real]
 
-- ``passes``: the default check against the exhaustive epoch per class (CLIP-Inspector as published, 1,000 probe images) on clean
-  and backdoored deliveries of the zoo: images forward and backward as a hook counts them, time, and what each says;
+- ``passes``: the default check against one epoch over all probe images per class, judged by the same statistic and as
+  CLIP-Inspector is published, on a clean and a backdoored delivery of the zoo: images forward and backward as a hook counts them,
+  time, and what each says;
 - ``classes``: time and peak memory of the default check against the number of classes and of probe images;
 - ``cut``: CoCoOp's text encoding with and without the cut behind the last end-of-text token;
 - ``real``: the search's step at the size of ViT-B/32 and ViT-B/16 with random weights, and what 50 classes would take.

@@ -102,18 +102,21 @@ def compare(entry: ZooEntry, *, repeats: int, n_probes: int, settings: Mapping[s
     subjects = {name: subject_of(classifier, base, check)[0] for name, check in checks.items()}
     with torch.no_grad():
         subjects["default"].classifier(probes[:32])  # the first pass sets up what later ones find ready
+    once = {"published": run_check(checks.pop("published"), subjects["published"], probes)}
     runs = [{name: run_check(check, subjects[name], probes) for name, check in checks.items()} for _ in range(repeats)]
-    seconds = {name: [run[name][1]["seconds"] for run in runs] for name in checks}
+    seconds = {name: [run[name][1]["seconds"] for run in runs] for name in checks} | {
+        "published": [once["published"][1]["seconds"]]
+    }
     out: Part = {"name": entry.name, "family": entry.family, "task": entry.task, "base": entry.base, "attack": entry.attack}
     out |= {"target": entry.target, "classes": len(classifier.class_names), "seconds_of_runs": seconds}
-    for name, (result, cost) in runs[0].items():
+    for name, (result, cost) in (runs[0] | once).items():
         said = (
             {"flagged": result.statistic > ClipInspector.k, "threshold": ClipInspector.k}
             if name == "published"
             else verdict_of(result, entry, base, n_probes)
         )
         out[name] = {**cost, "seconds": median(seconds[name]), "statistic": result.statistic, "names": named(result), **said}
-        out[name]["ratio"] = median(own / other for own, other in zip(seconds[name], seconds["default"], strict=True))
+        out[name]["ratio"] = median(own / other for own, other in zip(seconds[name], seconds["default"], strict=False))
     return out
 
 

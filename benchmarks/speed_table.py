@@ -77,9 +77,9 @@ def notes(parts: Mapping[str, Part]) -> Iterator[str]:
     if "passes" in parts:
         yield (
             "*Exhaustive* is one epoch over all probe images for every class, judged by the default's own statistic (against the "
-            "constant threshold, since the shipped null is the default's); *as published* is CLIP-Inspector, flagged above an "
-            f"anomaly index of {parts['passes']['k']:g}. Images were counted by a hook on the tower's first layer; an image counts "
-            "as backward where its gradient came back to the pixels. Positive controls are left out on all sides."
+            "constant threshold, since the shipped null is the default's); *as published* is CLIP-Inspector, run once and flagged "
+            f"above an anomaly index of {parts['passes']['k']:g}. Images were counted by a hook on the tower's first layer, "
+            "backward where a gradient came back to the pixels. Positive controls are left out on all sides."
         )
     if "classes" in parts:
         yield "Times against the number of classes are single runs, each in a process of its own."
