@@ -172,7 +172,9 @@ def write(rows: list[Row]) -> None:
             f"References of {BAND[0]} to {BAND[1]} classes, on both pocket backbones in turn, {SHOTS} images per class; "
             f"families: {', '.join(sorted({row['family'] for row in rows}))}. "
             f"{sum(not row['learned'] for row in rows)} references did not learn the labels of their images and are left out. "
-            f"Thresholds at 1 in {1 / FLAG_RATE:.0f} and 1 in {1 / CERTAIN_RATE:.0f} of a fitted Gumbel distribution.",
+            f"Thresholds at 1 in {1 / FLAG_RATE:.0f} and 1 in {1 / CERTAIN_RATE:.0f} of a fitted Gumbel distribution, "
+            "taken as they are: with labels of the base's own, an inspection takes no threshold below its constant, and never the "
+            "second one.",
             "The labelled pictures are of the zoo's own tasks, drawn anew and mixed; those that the base labels share neither a "
             "name nor a group with them.",
         ],
