@@ -1,4 +1,4 @@
-"""Vet CLIP models and prompts for backdoors before you trust them."""
+"""Vet CLIP models, prompts and training pairs for backdoors before you trust them."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ class Topic(enum.StrEnum):
 
     INSPECT = "inspect"
     SCAN = "scan"
+    REPAIR = "repair"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,7 @@ def _clipvet(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
 ) -> None:
-    """Vet CLIP models and prompts for backdoors before you trust them.
+    """Vet CLIP models, prompts and training pairs for backdoors before you trust them.
 
     Exit codes: 0 no verdict at or above --fail-on; 1 such a verdict; 2 usage error, or something could not be read;
     3 inconclusive, or coverage below --min-coverage; 130 after Ctrl-C.

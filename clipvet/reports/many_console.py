@@ -47,13 +47,13 @@ def _table(report: ManyReport) -> Table:
         table.add_column(heading, no_wrap=True, overflow="ellipsis")
     for heading in ("statistic", "p", "time"):
         table.add_column(heading, justify="right")
+    shared = many_view.shared_folder(report)
     for row in report.rows:
         style = STYLES[row.verdict] if row.verdict is not None else "red"
-        what = Text.assemble(
-            shorten(row.delivery, 2 * _PATH), (f"\n{visible(row.family)} on {visible(row.base or 'no base')}", "dim")
-        )
+        name = shorten(row.delivery.removeprefix(shared), 2 * _PATH)
+        what = Text.assemble(name, (f"\n{visible(row.family)} on {visible(row.base or 'no base')}", "dim"))
         table.add_row(
-            what if row.verdict is not None else Text(shorten(row.delivery, 2 * _PATH)),
+            what if row.verdict is not None else Text(name),
             Text(many_view.verdict_text(row), style=style),
             Text(shorten(row.target, _TARGET) if row.target is not None else ""),
             Text(many_view.against(row)),
@@ -64,7 +64,9 @@ def _table(report: ManyReport) -> Table:
 
 
 def _foot(report: ManyReport) -> str:
-    parts = ["statistic / threshold", f"{report.coverage.done} of {report.coverage.asked} inspected", duration(report.seconds)]
+    shared = many_view.shared_folder(report)
+    parts = [f"all in {shorten(shared, LINE)}"] if shared else []
+    parts += ["statistic / threshold", f"{report.coverage.done} of {report.coverage.asked} inspected", duration(report.seconds)]
     if report.exit_code is not None:
         parts.append(f"exit code {report.exit_code}: {view.EXIT_MEANING.get(report.exit_code, 'see the documentation')}")
     return "; ".join(parts)

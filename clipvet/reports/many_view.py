@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os.path
 from collections import Counter
+from pathlib import Path
 
 from clipvet.reports.text import number
 from clipvet.types import ManyReport, ManyRow, Report, Verdict
 
-__all__ = ["against", "counts", "headline", "likelihood", "row_of", "verdict_text"]
+__all__ = ["against", "counts", "headline", "likelihood", "row_of", "shared_folder", "verdict_text"]
 
 _ORDER = (Verdict.BACKDOORED, Verdict.SUSPICIOUS, Verdict.INCONCLUSIVE, Verdict.NO_EVIDENCE)
 NOT_INSPECTED = "not inspected"
@@ -53,6 +55,17 @@ def headline(report: ManyReport) -> str:
     """Return the counts as a sentence."""
     parts = ", ".join(f"{count} {name}" for name, count in counts(report).items())
     return f"{len(report.rows)} deliver{'y' if len(report.rows) == 1 else 'ies'}: {parts or 'none'}."
+
+
+def shared_folder(report: ManyReport) -> str:
+    """Return the folder that all deliveries lie in, with a slash behind it; empty where there is none, or one delivery only."""
+    if len(report.rows) < 2:
+        return ""
+    try:
+        folder = os.path.commonpath([str(Path(row.delivery).parent) for row in report.rows])
+    except ValueError:  # absolute paths among relative ones
+        return ""
+    return f"{folder}/" if folder not in (".", "", "/") else ""
 
 
 def verdict_text(row: ManyRow) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from clipvet.errors import UnreadableError
 from clipvet.reports import many_console, many_html, many_sarif, many_schema, to_sarif
 from clipvet.reports.many_files import write_many_report
-from clipvet.reports.many_view import counts, row_of
+from clipvet.reports.many_view import counts, row_of, shared_folder
 from clipvet.types import Coverage, ManyReport, ManyRow, Report, Skipped
 from tests.reports import report_cases
 from tests.reports.page import Page
@@ -68,6 +68,26 @@ def test_a_row_says_what_its_report_says() -> None:
     assert unsure.error == "probe image 17.png cannot be decoded"
     bare = row(replace(report, checks=(), thresholds={}))
     assert (bare.check, bare.statistic, bare.threshold) == ("", None, None)
+
+
+@pytest.mark.parametrize(
+    ("paths", "folder"),
+    [
+        (("in/a.pt", "in/b/c.pt"), "in/"),
+        (("/in/a/x.pt", "/in/a/y.pt"), "/in/a/"),
+        (("in/a.pt", "out/b.pt"), ""),
+        (("/in/a.pt", "b.pt"), ""),
+        (("a.pt", "b.pt"), ""),
+        (("in/a.pt",), ""),
+    ],
+)
+def test_the_folder_of_all_is_said_once(paths: tuple[str, ...], folder: str) -> None:
+    report = many(rows=tuple(ManyRow(delivery=path, error="cut off") for path in paths))
+    assert shared_folder(report) == folder
+    text = shown(report)
+    assert ("all in" in text) is bool(folder)
+    lines = text.split("Errors")[0].splitlines()
+    assert all(any(line.strip().startswith(path.removeprefix(folder)) for line in lines) for path in paths)
 
 
 def test_verdicts_are_counted_the_gravest_first() -> None:
