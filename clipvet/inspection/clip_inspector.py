@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipvet.errors import UsageError
 from clipvet.inspection.base import ControlSearch, Run, Subject
-from clipvet.inspection.groups import Searched, search_groups
+from clipvet.inspection.groups import Searched, search_classes
 from clipvet.inspection.margin_residual import show_trigger, standardise
 from clipvet.inspection.search import SearchConfig, chunk_for
 from clipvet.types import CheckResult, Evidence
@@ -72,18 +72,7 @@ class ClipInspector:
                 f"expected at least 3 classes and {self.batch} images, got {len(classes)} and {len(probes)}: use the default preset"
             )
         how = self.control_search(subject, probes)
-        found = search_groups(
-            subject.classifier,
-            None,
-            how.searched,
-            how.evaluation,
-            classes,
-            config=how.config,
-            steps=how.steps,
-            stage="one epoch per class",
-            run=run,
-            candidates=subject.n_candidates,
-        )
+        found = search_classes(subject, how, stage="one epoch per class", run=run)
         index = standardise(found.margin, FLOOR)
         counted = torch.where(found.asr >= self.least_asr, index, index.clamp(max=0))  # a trigger that fails flags nothing
         rows = []

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clipvet.inspection.base import Run
+from clipvet.inspection.base import ControlSearch, Run, Subject
 from clipvet.inspection.search import Logits, Search, Searching
 
-__all__ = ["Searched", "search_groups"]
+__all__ = ["Searched", "search_classes", "search_groups"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,23 @@ def search_groups(
     merged = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
     variables = {name.removeprefix("variable."): merged.pop(name) for name in list(merged) if name.startswith("variable.")}
     return Searched(targets=targets, variables=variables, **merged)
+
+
+def search_classes(subject: Subject, how: ControlSearch, *, stage: str, run: Run) -> Searched:
+    """Search every class of a delivery alike; see :func:`search_groups`."""
+    with subject.mixed_precision(wanted=how.mixed_precision):
+        return search_groups(
+            subject.classifier,
+            None,
+            how.searched,
+            how.evaluation,
+            torch.arange(len(subject.classifier.class_names)),
+            config=how.config,
+            steps=how.steps,
+            stage=stage,
+            run=run,
+            candidates=subject.n_candidates,
+        )
 
 
 def _found(search: Search, other: Logits | None, evaluation: Tensor, steps: int, start: Searched | None) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipvet.errors import UsageError
 from clipvet.inspection.base import ControlSearch, Run, Subject
-from clipvet.inspection.groups import Searched, search_groups
+from clipvet.inspection.groups import Searched, search_classes
 from clipvet.inspection.margin_residual import MAD_TO_SIGMA, show_trigger
 from clipvet.inspection.search import chunk_for
 from clipvet.inspection.sparse_search import SparseConfig, SparseShape
@@ -79,19 +79,7 @@ class SmallestTrigger:
                 "use the default preset"
             )
         how = self.control_search(subject, probes)
-        with subject.mixed_precision(wanted=how.mixed_precision):
-            found = search_groups(
-                subject.classifier,
-                None,
-                how.searched,
-                how.evaluation,
-                classes,
-                config=how.config,
-                steps=how.steps,
-                stage="smallest trigger per class",
-                run=run,
-                candidates=subject.n_candidates,
-            )
+        found = search_classes(subject, how, stage="smallest trigger per class", run=run)
         sizes = self.shape.size(found.variables)
         counted = self._counted(sizes, found.asr)
         candidates = counted[: len(subject.candidates)]
