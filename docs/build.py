@@ -29,8 +29,8 @@ WORDS = {
 }
 MEASURED = """# What was measured, and what never was
 
-Every number here comes from a file in `benchmarks/results`, written by the command beside it. `clipvet bench inspect` prints the
-same tables. *Reported* is what the source says about its own setting; it is a mark to compare with and not the same experiment.
+Every number here comes from a file in `benchmarks/results`, written by the command beside it. `clipvet bench` prints the same
+tables. *Reported* is what the source says about its own setting; it is a mark to compare with and not the same experiment.
 
 What these numbers are about: the pocket, that is two small CLIPs trained by this repository on drawn pictures, ten tasks over
 them, and prompts tuned and backdoored on them by this repository. What they are not about: **no number here was measured on
@@ -38,8 +38,9 @@ real weights** (OpenAI, LAION or any other), on photographs, or on a delivery fr
 are tested at the size of ViT-B/16 with random weights, against oracles of their own; that shows that the arithmetic is right,
 and nothing about how well a search finds a backdoor there. Times and memory at that size were measured with random weights too.
 Nothing was run on a GPU. Backdoored deliveries of the zoo are VPT and IVLP prompts; of CoCoOp, CoOp and MaPLe one each was searched
-outside of it. Backdoors in whole models were not searched for in any number below. Scans were measured on one poisoned corpus of
-drawn pictures whose attack took; of the other attacks on pairs only their ASR is known, and it was too low.
+outside of it. Backdoors in whole models were not searched for in any number below. Repairs were measured on a few of the zoo's
+deliveries, on some of which their settings were chosen. Scans were measured on one poisoned corpus of drawn pictures whose attack took;
+of the other attacks on pairs only their ASR is known, and it was too low.
 """
 NOTHING = "\nThere are no results in this checkout yet.\n"
 
