@@ -39,8 +39,8 @@ are tested at the size of ViT-B/16 with random weights, against oracles of their
 and nothing about how well a search finds a backdoor there. Times and memory at that size were measured with random weights too.
 Nothing was run on a GPU. Backdoored deliveries of the zoo are VPT and IVLP prompts; of CoCoOp, CoOp and MaPLe one each was searched
 outside of it. Backdoors in whole models were not searched for in any number below. Repairs were measured on a few of the zoo's
-deliveries, on some of which their settings were chosen. Scans were measured on one poisoned corpus of drawn pictures whose attack took;
-of the other attacks on pairs only their ASR is known, and it was too low.
+deliveries, on some of which their settings were chosen. Scans were measured on one poisoned corpus of drawn pictures whose attack
+took; of the other attacks on pairs only their ASR is known, and it was too low.
 """
 NOTHING = "\nThere are no results in this checkout yet.\n"
 
