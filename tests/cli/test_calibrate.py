@@ -68,13 +68,13 @@ def test_a_null_is_written_and_an_inspection_is_judged_by_it(
 ) -> None:
     assert run() == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "a null of 3 clean tunings of tiny (coop), 10 to 12 classes each." in said
+    assert "a null of 3 clean tunings of tiny (coop), labelled by the base itself, 10 to 12 classes each." in said
     assert "3 references resolve a false-positive rate of 1/4 by counting" in said
     assert "Fewer than 10 references do not carry a verdict of 'backdoored'" in said
     row = null_of(out)
-    limit = gumbel_r.isf(0.02, *moments(row["values"]))
+    limit = max(1.8, gumbel_r.isf(0.02, *moments(row["values"])))  # the base's own labels lower no threshold
     low, high = row["values"][0], row["values"][-1]
-    assert f"margin-residual: {number(low)} to {number(high)}; suspicious above {number(limit)}. 3 references" in said
+    assert f"margin-residual: {number(low)} to {number(high)}; suspicious above {number(limit)}, never backdoored" in said
     settings = settings_digest(Quick.name, vars(Quick(strength=4 / 255)))
     assert row["key"] == {
         "base": "tiny",
@@ -91,6 +91,8 @@ def test_a_null_is_written_and_an_inspection_is_judged_by_it(
     assert main([*like, "--format", "json"]) in (0, 1, 3)
     report = json.loads(capsys.readouterr().out)
     assert report["calibrated"] is True
+    assert report["thresholds"]["margin-residual"] == pytest.approx(limit)
+    assert report["nulls"][0]["pseudo_labelled"] is True
     assert report["nulls"][0]["values"] == sorted(one["statistic"] for one in row["references"])
     statistic = report["checks"][0]["statistic"]
     assert report["p_value"] == pytest.approx((1 + sum(value >= statistic for value in row["values"])) / 4)
