@@ -64,7 +64,7 @@ def pairs(features: Tensor, first: int = 0) -> PairFeatures:
 
 def scorers(k: int = K) -> dict[str, PairScorer]:
     """Both density-ratio scorers."""
-    return {name: SCORERS[name](k=k) for name in ("slof", "dao")}  # type: ignore[call-arg]  # both have k
+    return {name: SCORERS[name](k=k) for name in ("slof", "dao")}
 
 
 def ours(features: Tensor) -> dict[str, Tensor]:
@@ -111,9 +111,9 @@ def part_scoring(sizes: Sequence[int] = (2048, 4096)) -> Part:
     for n in sizes:
         features = clustered(n)
         ways: dict[str, Callable[[], Any]] = {
-            "ours": lambda f=features: ours(f),  # type: ignore[misc]  # bound now
-            "literal": lambda f=features: literal(f),  # type: ignore[misc]  # bound now
-            "bare": lambda f=features: bare(f),  # type: ignore[misc]  # bound now
+            "ours": lambda f=features: ours(f),
+            "literal": lambda f=features: literal(f),
+            "bare": lambda f=features: bare(f),
         }
         rounds = [{name: timed(way) for name, way in ways.items()} for _ in range(REPEATS + 1)]
         seconds = [{name: found[1] for name, found in one.items()} for one in rounds[1:]]
@@ -166,7 +166,7 @@ def cell_growth(rows: int) -> Part:
     scored = 0
     for number, start in enumerate(range(0, rows, BATCH)):
         features = clustered(min(BATCH, rows - start), seed=number + 1)
-        found, took = timed(lambda f=features, s=start: score_features(pairs(f, 10**9 + s), reference, chosen))  # type: ignore[misc]  # bound now
+        found, took = timed(lambda f=features, s=start: score_features(pairs(f, 10**9 + s), reference, chosen))
         seconds, scored = seconds + took, scored + int(np.isfinite(found["dao"]).sum())
     return {"rows": rows, "scored": scored, "seconds": seconds, "peak_mib": peak_mib()}
 

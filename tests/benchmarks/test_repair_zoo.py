@@ -32,10 +32,10 @@ def test_the_table_counts_what_meets_the_bars() -> None:
 
 
 def test_the_noise_control_has_the_triggers_bound() -> None:
-    (row,) = repair_zoo.evidence_for("noise", [toys.evidence()], None, seed=0)  # type: ignore[arg-type]
+    (row,) = repair_zoo.evidence_for("noise", [toys.evidence()], None, seed=0)
     assert row.trigger is not None
     noise = row.trigger["delta"]
     assert 0.2 < float(noise.abs().max()) <= 0.25
     assert abs(float((noise * toys.stripes()).mean())) < 0.01 * float(toys.stripes().square().mean()) ** 0.5
     assert noise.shape == toys.stripes().shape
-    assert torch.equal(noise, repair_zoo.evidence_for("noise", [toys.evidence()], None, seed=0)[0].trigger["delta"])  # type: ignore
+    assert torch.equal(noise, repair_zoo.evidence_for("noise", [toys.evidence()], None, seed=0)[0].trigger["delta"])

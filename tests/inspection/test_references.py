@@ -84,7 +84,7 @@ def test_every_class_gets_the_images_that_most_speak_for_it() -> None:
         for row in logits.double().tolist():
             powers = [np.exp(value) for value in row]
             shares.append(powers[label] / sum(powers))
-        best = sorted(range(9), key=lambda i, shares=shares: -shares[i])[:3]  # type: ignore[misc]
+        best = sorted(range(9), key=lambda i, shares=shares: -shares[i])[:3]
         assert picked[labels == label].tolist() == best
     assert top_images(logits, 99)[1].tolist() == [0] * 9 + [1] * 9 + [2] * 9 + [3] * 9
 

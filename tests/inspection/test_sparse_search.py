@@ -27,7 +27,7 @@ def config(shape: type[SparseShape], **changed: float) -> SparseConfig:
     plain = SparseConfig(
         shape=shape, batch=N, lr=0.1, reach=0.75, start_weight=0.02, weight=0.02, patience=3, multiplier=1.5, chunk=128
     )
-    return replace(plain, **changed)  # type: ignore[arg-type]
+    return replace(plain, **changed)
 
 
 def run(shape: type[SparseShape], targets: list[int], *, steps: int = 12, seed: int = 0, chunk: int = 128) -> Search:
@@ -140,7 +140,7 @@ def test_the_search_is_a_plain_loop(
         for name, value in expected.items():
             assert torch.allclose(found[name][row], value, atol=2e-4), name
         size = trigger(expected, noisy_images(N))[2]
-        assert float(search.shape.size(found)[row]) == pytest.approx(size, abs=1e-3)  # type: ignore[attr-defined]
+        assert float(search.shape.size(found)[row]) == pytest.approx(size, abs=1e-3)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

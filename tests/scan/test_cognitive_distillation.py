@@ -24,7 +24,7 @@ def images(n: int) -> Tensor:
 
 
 def scores(side: int, some: Tensor, **settings: float) -> Tensor:
-    return CognitiveDistillation(**settings).score_pixels(model(side), some, [""] * len(some), seed=0)  # type: ignore[arg-type]
+    return CognitiveDistillation(**settings).score_pixels(model(side), some, [""] * len(some), seed=0)
 
 
 def test_a_feature_that_hangs_on_a_small_part_is_the_more_suspicious() -> None:

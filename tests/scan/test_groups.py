@@ -67,7 +67,7 @@ def test_the_usual_similarity_is_a_quantile_over_all_pairs() -> None:
     assert abs(usual_similarity(features, 0.9) - np.quantile(every, 0.9)) < 1e-6
 
 
-def test_chunks_do_not_change_the_groups(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_chunks_do_not_change_the_groups(monkeypatch) -> None:
     suspects = PairFeatures(ids=torch.arange(9), image=around(spread(1, 2), 9, 4), text=around(spread(1, 3), 9, 5))
     monkeypatch.setattr("clipvet.scan.groups.CHUNK", 4)
     assert find_groups(suspects, REFERENCE).tolist() == [1] * 9

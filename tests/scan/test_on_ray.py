@@ -108,7 +108,7 @@ def answer_of(worker: ShardWorker, shard: int) -> dict[str, Any]:
 
 
 def fake_worker(tmp_path: Path, work: Callable[[int], dict[str, Any]], finished: dict[int, Any] | None = None) -> ShardWorker:
-    return ShardWorker(FakeJob(work, finished or {}), Path.cwd(), tmp_path)  # type: ignore[arg-type]
+    return ShardWorker(FakeJob(work, finished or {}), Path.cwd(), tmp_path)
 
 
 def test_a_worker_answers_with_facts_and_does_nothing_twice(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_scores_equal_those_of_the_scorer_on_features_that_were_computed_here(ma
                 if member.name.endswith("png"):
                     from PIL import Image
 
-                    pixels = np.asarray(Image.open(archive.extractfile(member)))  # type: ignore[arg-type]
+                    pixels = np.asarray(Image.open(archive.extractfile(member)))
                     images.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255)
     features = PairFeatures(ids=torch.arange(60), image=load_base("pocket-0").encode_image(torch.stack(images)).half())
     wanted = Dao(k=4).score(features, features)
@@ -347,7 +347,7 @@ def test_k_is_ten_times_the_poison_that_the_reference_may_hold(make_tars: MakeTa
     assert report.reference is not None
     assert (report.reference.size, report.reference.k) == (60, 24)
     assert report.warnings[0] == "the reference holds 60 pairs and not the 1,000 asked for: there are no more"
-    assert scan(make_tars(60), tmp_path / "low", k=None, poison_rate=0.001).reference.k == 16  # type: ignore[union-attr]
+    assert scan(make_tars(60), tmp_path / "low", k=None, poison_rate=0.001).reference.k == 16
 
 
 def test_images_without_a_model_are_one_sentence(make_tars: MakeTars, tmp_path: Path) -> None:

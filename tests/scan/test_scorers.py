@@ -40,7 +40,7 @@ def rows_of(features: PairFeatures, which: Tensor) -> PairFeatures:
 
 
 def built(name: str) -> Any:
-    return SCORERS[name](k=K) if "k" in SCORERS[name].__dataclass_fields__ else SCORERS[name]()  # type: ignore[attr-defined]
+    return SCORERS[name](k=K) if "k" in SCORERS[name].__dataclass_fields__ else SCORERS[name]()
 
 
 # A second implementation: lists, loops and the formulas, in double precision.

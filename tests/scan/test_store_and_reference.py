@@ -43,7 +43,7 @@ def test_the_same_pairs_are_drawn_however_they_lie_in_shards(tmp_path: Path) -> 
         drawn.append(draw_reference(store, range(len(cut)), 20, seed=1))
     for other in drawn[1:]:
         assert torch.equal(drawn[0].features.ids, other.features.ids)
-        assert torch.equal(drawn[0].features.image, other.features.image)  # type: ignore[arg-type]
+        assert torch.equal(drawn[0].features.image, other.features.image)
 
 
 def test_a_reference_holds_the_features_of_the_pairs_that_it_names(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_reference_is_kept_for_the_workers(tmp_path: Path) -> None:
     again = load_reference(store, digest)
     assert torch.equal(again.features.ids, reference.features.ids)
     assert again.features.image is not None
-    assert again.features.image.numpy() == pytest.approx(reference.features.image.numpy(), abs=1e-3)  # type: ignore[union-attr]
+    assert again.features.image.numpy() == pytest.approx(reference.features.image.numpy(), abs=1e-3)
     assert save_reference(store, reference) == digest
     assert save_reference(store, draw_reference(store, [0], 20, seed=1)) != digest
 

@@ -174,7 +174,7 @@ def test_bad_values_fail_when_the_trigger_is_built() -> None:
             ScaledPatch(share=share)
     for place in ((0.5, 1.5), (-0.1, 0.0), (0.5,)):
         with pytest.raises(UsageError, match="expected a place"):
-            ScaledPatch(place=place)  # type: ignore[arg-type]
+            ScaledPatch(place=place)
     for setting in ({"delta": 0.0}, {"delta": 2.0}, {"frequency": 0.0}, {"fade": 1.0}, {"fade": -0.1}):
         with pytest.raises(UsageError, match="expected delta in"):
             Sinusoid(**setting)
