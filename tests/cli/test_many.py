@@ -163,7 +163,7 @@ def test_a_bug_in_a_worker_is_said_with_its_traceback(notes: Path, capsys: pytes
 def test_an_error_travels_with_its_traceback(error: Exception) -> None:
     try:
         raise error
-    except Exception as raised:
+    except type(error) as raised:
         sent = pickle.loads(pickle.dumps(portable(Outcome(error=raised)))).error
     known = isinstance(error, UnreadableError)
     assert (type(sent), str(sent)) == ((UnreadableError, "a: it is cut off") if known else (RuntimeError, "KeyError: 'ctx'"))

@@ -28,7 +28,7 @@ from clipvet.scan.store import Store
 from clipvet.scan.work import Job
 from clipvet.types import ScanReport, Verdict
 
-from .conftest import MakeTars  # type: ignore[import-untyped]  # pytest puts it there
+from .conftest import MakeTars
 
 SETTINGS: dict[str, Any] = {
     "least_group": 6,

@@ -25,7 +25,7 @@ from clipvet.scan.options import ScanOptions
 from clipvet.scan.run import scan_pairs
 from clipvet.types import ScanReport, Verdict
 
-from .conftest import MakeTars, add, png  # type: ignore[import-untyped]  # pytest puts it there
+from .conftest import MakeTars, add, png
 
 TABLES = ("scores.parquet", "suspects.csv")
 
