@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -34,6 +32,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.inspect_zoo import RESULTS
+from benchmarks.processes import in_fresh_process
 from benchmarks.speed import machine
 from benchmarks.speed_cells import peak_mib, random_base
 from clipvet.data.generated import generate_probes
@@ -132,7 +131,7 @@ def part_scoring(sizes: Sequence[int] = (2048, 4096)) -> Part:
 
 def part_large() -> Part:
     """Queries against a large reference; the reference's own radii are part of the time."""
-    return {"cells": [in_fresh_process("large", queries=n, references=100_000) for n in (25_000, 100_000)]}
+    return {"cells": [in_fresh_process("benchmarks.scan_speed", "large", queries=n, references=100_000) for n in (25_000, 100_000)]}
 
 
 def cell_large(queries: int, references: int) -> Part:
@@ -156,7 +155,9 @@ def cell_large(queries: int, references: int) -> Part:
 
 def part_growth() -> Part:
     """Rows from ten thousand to ten million against a reference of 2,048."""
-    return {"cells": [in_fresh_process("growth", rows=n) for n in (10_000, 100_000, 1_000_000, 10_000_000)]}
+    return {
+        "cells": [in_fresh_process("benchmarks.scan_speed", "growth", rows=n) for n in (10_000, 100_000, 1_000_000, 10_000_000)]
+    }
 
 
 def cell_growth(rows: int) -> Part:
@@ -228,13 +229,6 @@ PARTS: dict[str, Callable[[], Part]] = {
     "pipeline": part_pipeline,
 }
 CELLS: dict[str, Callable[..., Part]] = {"large": cell_large, "growth": cell_growth}
-
-
-def in_fresh_process(cell: str, **arguments: Any) -> Part:
-    """Measure one cell in a process of its own, whose peak memory is the cell's."""
-    command = [sys.executable, "-m", "benchmarks.scan_speed", "--cell", json.dumps({"cell": cell, **arguments})]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603  # our own command
-    return dict(json.loads(done.stdout))
 
 
 def rows_scoring(part: Part) -> Iterator[Row]:

@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,7 @@ from typing import Any
 import torch
 
 from benchmarks.inspect_zoo import RESULTS, provenance
+from benchmarks.processes import in_fresh_process
 from benchmarks.speed_cells import POCKET_THREADS, REAL_CLASSES, REAL_THREADS, Part, cell_classes, cell_real, compare, measure_cut
 from benchmarks.speed_table import document, print_table
 from clipvet.inspection.clip_inspector import ClipInspector
@@ -100,7 +100,7 @@ def part_passes(scale: Scale) -> Part:
 def part_classes(scale: Scale) -> Part:
     """Time and memory against the number of classes and of probe images, one run and one process each."""
     grid = [(classes, probes) for classes in scale.classes for probes in scale.probe_counts]
-    cells = [in_fresh_process("classes", classes=c, probes=p, settings=dict(scale.check)) for c, p in grid]
+    cells = [in_fresh_process("benchmarks.speed", "classes", classes=c, probes=p, settings=dict(scale.check)) for c, p in grid]
     return {"threads": POCKET_THREADS, "cells": cells}
 
 
@@ -114,7 +114,7 @@ def part_cut(scale: Scale) -> Part:
 def measure_real(architecture: str, scale: Scale) -> Part:
     """Two sizes of a pass, from which the memory of a full one and the time of an inspection are projected."""
     cells = [
-        in_fresh_process("real", architecture=architecture, at_once=k, steps=scale.steps, n_probes=scale.probes)
+        in_fresh_process("benchmarks.speed", "real", architecture=architecture, at_once=k, steps=scale.steps, n_probes=scale.probes)
         for k in scale.at_once
     ]
     few, many = cells
@@ -142,13 +142,6 @@ PARTS: dict[str, Callable[[Scale], Part]] = {
     "real": part_real,
 }
 CELLS: dict[str, Callable[..., Part]] = {"classes": cell_classes, "real": cell_real}
-
-
-def in_fresh_process(cell: str, **arguments: Any) -> Part:
-    """Measure one cell in a process of its own, whose peak memory is the cell's."""
-    command = [sys.executable, "-m", "benchmarks.speed", "--cell", json.dumps({"cell": cell, **arguments})]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603  # our own command
-    return dict(json.loads(done.stdout))
 
 
 def machine() -> dict[str, str]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from clipvet.data.generated import generate_probes
@@ -30,7 +29,7 @@ from clipvet.inspection.running import search_and_control, seconds_per_pass
 from clipvet.inspection.subject import subject_of
 from clipvet.inspection.summary import Opened, build_report
 from clipvet.models.base import ClipModel
-from clipvet.models.bases import load_base
+from clipvet.models.bases import check_device, load_base
 from clipvet.models.delivery import open_delivery
 from clipvet.types import Null, NullKey, Report, Skipped, Verdict
 
@@ -98,12 +97,7 @@ class InspectOptions:
             raise UsageError(f"expected a positive budget, got {self.budget} s")
         if self.resume and self.work is None:
             raise UsageError("expected --out with --resume: the state to go on from lies in that folder")
-        if self.device != "cpu" and self.base is None:
-            raise UsageError(f"expected --base with --device {self.device}: name the base, which is what is put there")
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"expected a torch device that this machine has, got {self.device!r}: see `clipvet doctor`") from error
+        check_device(self.device, self.base)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,10 +104,10 @@ def inspect(  # one parameter per option: typer reads them from the signature
         "resume": resume,
     }
     options = inspect_options(given, config)
-    if dry_run:
-        return _plan(given_deliveries(deliveries, without=out).paths, options, output, debug=ctx.obj["debug"])
-    run = Run(options=options, fail_on=fail_on, min_coverage=min_coverage, engine=engine, workers=workers, debug=ctx.obj["debug"])
     found = given_deliveries(deliveries, without=out)
+    if dry_run:
+        return _plan(found.paths, options, output, debug=ctx.obj["debug"])
+    run = Run(options=options, fail_on=fail_on, min_coverage=min_coverage, engine=engine, workers=workers, debug=ctx.obj["debug"])
     return run.all(found, Output(output, several=found.several, folder=out))
 
 

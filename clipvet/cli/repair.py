@@ -71,7 +71,7 @@ def repair(  # one parameter per option: typer reads them from the signature
     """
     from clipvet.api import InspectOptions
     from clipvet.cli.repair_evidence import gather
-    from clipvet.repair import RepairOptions, check_inputs, repair_model
+    from clipvet.repair import RepairOptions, read_inputs, repair_inputs
     from clipvet.reports.repair_files import write_repair_report
 
     stated: dict[str, Any] = {
@@ -84,10 +84,10 @@ def repair(  # one parameter per option: typer reads them from the signature
         "device": device,
     }
     options = RepairOptions(labelled=labelled, out=out, test=test, **stated)
-    check_inputs(delivery, options)
-    rows, verdict = gather(delivery, InspectOptions(**stated), report=report, target=target, force=force)
+    given = read_inputs(delivery, options)
+    rows, verdict = gather(given.opened.classifier, delivery, InspectOptions(**stated), report=report, target=target, force=force)
     with show_progress(str(delivery)) as progress:
-        done = repair_model(delivery, rows, options, progress=progress)
+        done = repair_inputs(given, rows, options, progress=progress)
     source = "reconstructed here" if report is None else f"of the inspection in {report}"
     settings = {**done.settings, "triggers": source, "verdict before": verdict}
     done = dataclasses.replace(done, settings=settings, exit_code=0 if done.succeeded else 1)

@@ -17,8 +17,6 @@ from clipvet.data.generated import generate_probes
 from clipvet.data.labelled import plain_name
 from clipvet.errors import UnreadableError, UsageError
 from clipvet.inspection.search import Search, SearchConfig, chunk_for
-from clipvet.models.bases import load_base
-from clipvet.models.delivery import open_delivery
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.reading import resolve_delivery, sha256_of
 from clipvet.reports.schema import from_json
@@ -34,12 +32,13 @@ FOUND = (Verdict.SUSPICIOUS, Verdict.BACKDOORED)
 
 
 def gather(
-    delivery: Path, options: InspectOptions, *, report: Path | None, target: str | None, force: bool
+    classifier: PromptedClassifier, delivery: Path, options: InspectOptions, *, report: Path | None, target: str | None, force: bool
 ) -> tuple[list[Evidence], str]:
     """Return the rows that a repair goes by, the most suspicious first, and the inspection's verdict.
 
     Args:
-        delivery: what is to be repaired.
+        classifier: what is to be repaired.
+        delivery: where it was read from.
         options: what is stated about it; with the default settings otherwise.
         report: the folder of an earlier inspection; None makes one now, unless a target is named.
         target: a class that is taken for the target, whatever an inspection says.
@@ -65,7 +64,6 @@ def gather(
             f"{delivery}: expected something to repair, and the verdict of its inspection is '{said(verdict)}': "
             "name the target with --target, or repair all the same with --force"
         )
-    classifier = _open(delivery, options)
     rows = rows if target is None else _first(target, rows, classifier, options.seed)
     return widen(classifier, rows, seed=options.seed) if rows else [], said(verdict)
 
@@ -126,8 +124,7 @@ def reconstruct(
     config = SearchConfig(shape=shape, strength=strength, batch=16, chunk=chunk_for(model))
     search = Search(classifier, probes, torch.tensor([target]), config=config, seed=seed)
     with model.mixed_precision():
-        for _ in range(STEPS):
-            search.step()
+        search.run(STEPS)
     trigger = {name: values.cpu() for name, values in search.trigger(0).items()}
     return Evidence(target=classifier.class_names[target], target_index=target, trigger_kind=config.shape, trigger=trigger)
 
@@ -156,15 +153,3 @@ def _first(target: str, rows: Sequence[Evidence], classifier: PromptedClassifier
         probes = generate_probes(PROBES, classifier.model.image_size, seed).to(classifier.model.device)
         named = [reconstruct(classifier, index, probes, seed=seed)]
     return [*named, *others]
-
-
-def _open(delivery: Path, options: InspectOptions) -> PromptedClassifier:
-    base = load_base(options.base, device=options.device, quick_gelu=options.quick_gelu) if options.base else None
-    return open_delivery(
-        delivery,
-        base=base,
-        family=options.family,
-        class_names=options.class_names,
-        position=options.position,
-        quick_gelu=options.quick_gelu,
-    ).classifier

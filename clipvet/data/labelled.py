@@ -14,7 +14,7 @@ from clipvet.data.images import load_images
 from clipvet.errors import UnreadableError, UsageError
 from clipvet.types import Skipped
 
-__all__ = ["LabelledImages", "load_labelled", "plain_name"]
+__all__ = ["LabelledImages", "class_folders", "load_labelled", "plain_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def load_labelled(folder: Path, class_names: Sequence[str], size: int, *, most: 
     wanted = _by_plain_name(class_names)
     skipped: list[Skipped] = []
     read: dict[int, list[Tensor]] = {}
-    for path in _folders(folder):
+    for path in class_folders(folder):
         label = wanted.get(plain_name(path.name))
         if label is None:
             skipped.append(Skipped(what=str(path), why="no class of the delivery has this name"))
@@ -89,7 +89,12 @@ def _by_plain_name(class_names: Sequence[str]) -> dict[str, int]:
     return wanted
 
 
-def _folders(folder: Path) -> list[Path]:
+def class_folders(folder: Path) -> list[Path]:
+    """List the folders in a folder of labelled images, by name.
+
+    Raises:
+        UnreadableError: there is no such folder.
+    """
     try:
         found = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError as error:

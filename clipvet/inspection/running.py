@@ -33,9 +33,10 @@ def search_and_control(check: ModelCheck, opened: Opened, probes: Tensor, run: R
 def seconds_per_pass(check: ModelCheck, subject: Subject, probes: Tensor) -> float:
     """Time one forward and backward pass of a few images, after a first one that is not counted."""
     images = probes[: min(16, len(probes))]
+    wanted = check.control_search(subject, probes).mixed_precision
     for _ in range(2):
         began = time.monotonic()
         pixels = images.clone().requires_grad_(True)
-        with subject.mixed_precision(wanted=getattr(check, "mixed_precision", False)):
+        with subject.mixed_precision(wanted=wanted):
             subject.classifier(pixels).sum().backward()
     return (time.monotonic() - began) / len(images)

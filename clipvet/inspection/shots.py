@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clipvet.data.labelled import load_labelled, plain_name
-from clipvet.errors import UnreadableError, UsageError
+from clipvet.data.labelled import class_folders, load_labelled, plain_name
+from clipvet.errors import UsageError
 from clipvet.inspection.subject import TEMPLATES
 from clipvet.models.base import ClipModel
 from clipvet.models.prompts import PromptedClassifier
@@ -100,12 +100,7 @@ class LabelledFolders:
     """
 
     def __init__(self, folder: Path, size: int, *, names: Sequence[str] | None = None, device: torch.device | str = "cpu") -> None:
-        try:
-            found = sorted(path for path in folder.iterdir() if path.is_dir())
-        except OSError as error:
-            raise UnreadableError(
-                f"expected a folder with one folder of images per class, found none at {folder}: check --labelled"
-            ) from error
+        found = class_folders(folder)
         known = {plain_name(path.name) for path in found}
         missing = [name for name in names or () if plain_name(name) not in known]
         if missing:

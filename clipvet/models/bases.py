@@ -29,7 +29,18 @@ from clipvet.models.base import ClipModel, Tokenizer
 from clipvet.models.reading import TensorFile, read_tensors, resolve_delivery
 from clipvet.models.whole import Activation, Converted, convert, decide_activation
 
-__all__ = ["KNOWN", "POCKET", "Loaded", "known_name", "load_base", "load_whole", "whole_from_file", "with_activation", "with_state"]
+__all__ = [
+    "KNOWN",
+    "POCKET",
+    "Loaded",
+    "check_device",
+    "known_name",
+    "load_base",
+    "load_whole",
+    "whole_from_file",
+    "with_activation",
+    "with_state",
+]
 
 # SHA-256 of OpenAI's files, as its own download addresses state them (openai/CLIP, clip/clip.py).
 KNOWN = {
@@ -69,6 +80,20 @@ def known_name(sha256: str) -> str:
         if digest == sha256:
             return f"openai/{name}"
     return next((name for name in POCKET if sha256 and pocket_hash(name) == sha256), "")
+
+
+def check_device(device: str, base: str | None) -> None:
+    """Refuse a torch device that this machine has not, and one without a base to put there.
+
+    Raises:
+        UsageError: either of them.
+    """
+    if device != "cpu" and base is None:
+        raise UsageError(f"expected --base with --device {device}: name the base, which is what is put there")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"expected a torch device that this machine has, got {device!r}: see `clipvet doctor`") from error
 
 
 def load_base(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from clipvet.errors import UsageError
+from clipvet.models.bases import check_device
 from clipvet.repair.trigger_tuning import TriggerTuning
 
 __all__ = ["RepairOptions"]
@@ -48,9 +47,4 @@ class RepairOptions:
     def __post_init__(self) -> None:
         if self.per_class < 1:
             raise UsageError(f"expected at least one image per class, got {self.per_class}")
-        if self.device != "cpu" and self.base is None:
-            raise UsageError(f"expected --base with --device {self.device}: name the base, which is what is put there")
-        try:
-            torch.empty(0, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"expected a torch device that this machine has, got {self.device!r}: see `clipvet doctor`") from error
+        check_device(self.device, self.base)

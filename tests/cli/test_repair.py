@@ -20,7 +20,7 @@ from clipvet.models.delivery import open_delivery
 from clipvet.models.families import full_state
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.saving import save_delivery
-from clipvet.repair import TriggerTuning, run
+from clipvet.repair import TriggerTuning, inputs
 from clipvet.reports import write_report
 from clipvet.types import CheckResult, FileRecord, Report, Verdict
 from tests.cli.stubs import report as stub_report
@@ -33,8 +33,7 @@ RUN: Callable[..., PromptedClassifier] = TriggerTuning.run
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tiny_clip: ClipModel) -> None:
     """A tiny base, short searches and a short tuning."""
-    for module in (run, repair_evidence):
-        monkeypatch.setattr(module, "load_base", lambda name, **_: tiny_clip)
+    monkeypatch.setattr(inputs, "load_base", lambda name, **_: tiny_clip)
     monkeypatch.setattr(repair_evidence, "STEPS", 3)
     monkeypatch.setattr(repair_evidence, "PROBES", 32)
     shorten(monkeypatch, 3)
@@ -76,7 +75,7 @@ def images(folder: Path, per_class: int, seed: int = 3) -> Path:
 
 def inspection(delivery: Path, verdict: Verdict = Verdict.BACKDOORED, sha256: str = "") -> Report:
     found = CheckResult(check="margin-residual", statistic=9.0, evidence=(toys.evidence(target=0, statistic=1.0), toys.evidence()))
-    digest = sha256 or run.read_tensors(delivery).record.sha256
+    digest = sha256 or inputs.read_tensors(delivery).record.sha256
     file = FileRecord(path=str(delivery), size=1, sha256=digest)
     return dataclasses.replace(stub_report(verdict, path=str(delivery)), checks=(found,), files=(file,))
 
@@ -122,7 +121,7 @@ def test_a_planted_backdoor_is_repaired_with_an_earlier_report(
     assert told["triggers"][0]["asr"]["before"] > 0.9
     assert told["triggers"][0]["asr"]["after"] <= 0.05
     assert told["measured_on"].startswith("12 images of") is False  # too few were held out
-    assert told["files"][0]["sha256"] == run.read_tensors(planted).record.sha256
+    assert told["files"][0]["sha256"] == inputs.read_tensors(planted).record.sha256
     assert told["settings"]["verdict before"] == "backdoored"
 
 
