@@ -17,7 +17,7 @@ import math
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cache
 from typing import Any
 
@@ -107,7 +107,9 @@ def targets_of(base: str, task: str) -> list[int]:
 
 def name_of(spec: Spec) -> str:
     """The delivery's file name; it does not tell whether it is backdoored."""
-    text = json.dumps(asdict(spec), sort_keys=True)
+    usual = {f.name: f.default for f in fields(Spec) if f.name in ("shots", "length", "imbalanced")}  # names older than these
+    said = {key: value for key, value in asdict(spec).items() if usual.get(key, ...) != value}
+    text = json.dumps(said, sort_keys=True)
     return f"{spec.base}-{spec.task}-{spec.family}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
@@ -143,7 +145,9 @@ def save_trigger(planted: Planted, name: str) -> None:
 
 def twin_key(row: Row) -> tuple[Any, ...]:
     """What a backdoored delivery shares with its clean twin."""
-    return tuple(row[name] for name in ("task", "family", "class_specific", "base", "seed"))
+    usual = {"shots": Spec.shots, "length": Spec.length, "imbalanced": Spec.imbalanced}
+    same = ("task", "family", "class_specific", "base", "seed", *usual)
+    return tuple(row[name] if name in row else usual[name] for name in same)
 
 
 def counts(row: Row, twins: dict[tuple[Any, ...], float]) -> bool:

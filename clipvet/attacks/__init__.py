@@ -1,6 +1,6 @@
 """Attacks with their ground truth, on a prompt or on training pairs; one file per paper or family of papers."""
 
-from clipvet.attacks.badclip import BadClip
+from clipvet.attacks.badclip import AdaptiveBadClip, BadClip
 from clipvet.attacks.base import Planted, PromptAttack
 from clipvet.attacks.pair_badnets import BadNetsPairs
 from clipvet.attacks.pair_base import PairAttack, PairTruth, poison_pairs, rate_for
@@ -16,6 +16,7 @@ from clipvet.attacks.poisoned import BadNets, Blended, Siba, WaNet
 __all__ = [
     "ATTACKS",
     "PAIR_ATTACKS",
+    "AdaptiveBadClip",
     "BadClip",
     "BadNets",
     "BadNetsPairs",
@@ -38,7 +39,7 @@ __all__ = [
     "rate_for",
 ]
 
-ATTACKS: dict[str, type[PromptAttack]] = {cls.name: cls for cls in (BadClip, Blended, WaNet, Siba, BadNets)}
+ATTACKS: dict[str, type[PromptAttack]] = {cls.name: cls for cls in (BadClip, AdaptiveBadClip, Blended, WaNet, Siba, BadNets)}
 
 _ON_PAIRS: tuple[type[PairAttack], ...] = (
     BadNetsPairs,

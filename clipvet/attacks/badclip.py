@@ -16,7 +16,7 @@ from clipvet.models.shift import learn_shift
 from clipvet.models.tuning import TuneConfig, batches
 from clipvet.triggers import Additive, Trigger
 
-__all__ = ["BadClip"]
+__all__ = ["AdaptiveBadClip", "BadClip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +68,15 @@ class BadClip:
             config=config,
             seed=seed + 1,
             move=move,
+            decoy=self._decoys(seed + 3),
         )
         return Planted(
             classifier=tuned, trigger=Additive(delta=delta.detach()) if along else trigger, target=target, attack=self.name
         )
+
+    def _decoys(self, seed: int) -> Callable[[int, Trigger], Trigger] | None:
+        """Triggers with which images keep their labels: none."""
+        return None
 
     def _along(self, delta: Tensor) -> Callable[[int, Trigger], Trigger]:
         """Every step passes the tower anyway, so the trigger moves by the gradient of the same loss."""
@@ -113,3 +118,33 @@ class BadClip:
             with torch.no_grad():
                 moving.clamp_(-self.eps, self.eps)
         return moving.detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptiveBadClip(BadClip):
+    """BadCLIP by an attacker who knows that triggers are searched for: beside the trigger, noised ones keep the true label.
+
+    The trigger's basin is narrow, so that a search comes upon nothing on the way.
+
+    Attributes:
+        noise: of the decoys, drawn anew in every step, uniform within this share of ``eps``.
+
+    Fails when: the prompt leaves the image tower alone (UsageError).
+
+    Reference: the adaptive attacker of CLIP-Inspector (arXiv 2604.09101): noise 0.5, weight 1. Differs: as BadCLIP does; the weight
+        is that of the triggered images.
+    """
+
+    name: ClassVar[str] = "badclip-adaptive"
+    noise: float = 0.5
+
+    def _decoys(self, seed: int) -> Callable[[int, Trigger], Trigger]:
+        generator = torch.Generator().manual_seed(seed)
+
+        def decoy(step: int, trigger: Trigger) -> Trigger:
+            if not isinstance(trigger, Additive):
+                return trigger
+            drawn = torch.rand(trigger.delta.shape, generator=generator) * 2 - 1
+            return Additive(delta=(trigger.delta + self.noise * self.eps * drawn).clamp(-self.eps, self.eps))
+
+        return decoy

@@ -52,6 +52,7 @@ def tune_with_trigger(
     config: TuneConfig,
     seed: int,
     move: Callable[[int, Trigger], Trigger] | None = None,
+    decoy: Callable[[int, Trigger], Trigger] | None = None,
 ) -> tuple[PromptedClassifier, Trigger]:
     """Tune a prompt on clean images while a share of every batch is shown once more, triggered and with the target's label.
 
@@ -70,23 +71,33 @@ def tune_with_trigger(
         seed: order of the images.
         move: called after each step with its number and the trigger; returns the trigger of the next step. A trigger whose
             tensors require gradients has those of the step's loss where the prompt changes the image tower.
+        decoy: gives another trigger for each step, with which the triggered images keep their true labels.
 
     Returns:
         The classifier and the last trigger.
+
+    Raises:
+        UsageError: a decoy where the image tower is left alone, whose features would have to be computed anew in every step.
     """
     prompt = classifier.prompt.requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
     cached = not prompt.changes_image_tower
+    if cached and decoy is not None:
+        raise UsageError(f"expected a family that changes the image tower for an attack with decoys, got {prompt.family}")
     clean = encode(classifier, images) if cached else images
     marked = encode(classifier, trigger.image(images)) if cached else images
     optimizer = torch.optim.AdamW(prompt.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     for step, pick in enumerate(batches(len(images), config.batch, config.steps, generator)):
         set_rate(optimizer, config.lr * schedule(step, config.steps))
         some = pick[: max(1, round(share * len(pick)))]
-        inputs = torch.cat([clean[pick], marked[some] if cached else trigger.image(images[some])])
-        logits = classifier.from_features(inputs) if cached else classifier(inputs)
-        stamped = F.cross_entropy(logits[len(pick) :], torch.full((len(some),), target))
-        loss = F.cross_entropy(logits[: len(pick)], labels[pick]) + weight * stamped
+        inputs = [clean[pick], marked[some] if cached else trigger.image(images[some])]
+        wanted = [labels[pick], torch.full((len(some),), target)]
+        if decoy is not None:
+            inputs.append(decoy(step, trigger).image(images[some]))
+            wanted.append(labels[some])
+        logits = (classifier.from_features if cached else classifier)(torch.cat(inputs)).split([len(part) for part in wanted])
+        loss, *more = (F.cross_entropy(given, true) for given, true in zip(logits, wanted, strict=True))
+        loss = loss + weight * sum(more)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

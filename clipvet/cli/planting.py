@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from clipvet.attacks import ATTACKS, Planted
 from clipvet.errors import ClipvetError
@@ -19,7 +20,7 @@ from clipvet.models.bases import load_base
 from clipvet.models.families import new_prompt
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.saving import save_delivery
-from clipvet.models.tuning import SCHEDULES, TuneConfig, tune
+from clipvet.models.tuning import TuneConfig, schedule_of, tune
 from clipvet.pocket.tasks import Task, load_task, task_names
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 LEAST_ASR, LARGEST_LOSS = 0.80, 0.03  # a backdoor counts when it works and costs at most three points of CA
+LEAST_SHARE = 1 / 8  # of its shots, for the rarest class of an imbalanced task
 VIEWS = 8  # renderings of each shot, so that a prompt learns what is drawn and not where it stood
 CARRIERS = (("vpt", "badclip"), ("ivlp", "badclip"))  # family and attack that take on most pocket tasks
 BASES = ("pocket-0", "pocket-1")
@@ -46,7 +48,14 @@ Truth = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What is to be tuned; ``attack`` empty for a clean prompt."""
+    """What is to be tuned.
+
+    Attributes:
+        attack: empty for a clean prompt.
+        shots: training images per class.
+        length: steps in units of the family's schedule.
+        imbalanced: whether classes have from all of their shots down to an eighth of them.
+    """
 
     task: str
     family: str
@@ -55,6 +64,9 @@ class Spec:
     class_specific: bool = False
     attack: str = ""
     target_index: int = 0
+    shots: int = 16
+    length: float = 1.0
+    imbalanced: bool = False
 
 
 def _fresh(spec: Spec, task: Task) -> PromptedClassifier:
@@ -64,23 +76,35 @@ def _fresh(spec: Spec, task: Task) -> PromptedClassifier:
 
 
 def _schedule(spec: Spec) -> TuneConfig:
-    return SCHEDULES.get(spec.family, TuneConfig(steps=300))
+    usual = schedule_of(spec.family)
+    return replace(usual, steps=round(usual.steps * spec.length))
+
+
+def _training_images(spec: Spec) -> tuple[Tensor, Tensor]:
+    """Render the shots of the task, fewer of most classes where the specification says so."""
+    task = load_task(spec.task, shots=spec.shots, seed=spec.seed)
+    images, labels = task.train_images(VIEWS)
+    if not spec.imbalanced:
+        return images, labels
+    classes = len(task.class_names)
+    rank = torch.randperm(classes, generator=torch.Generator().manual_seed(spec.seed))
+    most = (task.shots * LEAST_SHARE ** (rank / max(1, classes - 1))).ceil()
+    kept = torch.arange(len(labels)) % task.shots < most[labels]
+    return images[kept], labels[kept]
 
 
 def tune_clean(spec: Spec, *, progress: Callable[[int, int], None] | None = None) -> PromptedClassifier:
     """Tune a prompt on the clean shots of the task."""
-    task = load_task(spec.task, seed=spec.seed)
-    fresh = _fresh(spec, task)
+    fresh = _fresh(spec, load_task(spec.task))
     with fresh.model.mixed_precision():
-        tuned = tune(fresh, *task.train_images(VIEWS), config=_schedule(spec), seed=spec.seed, progress=progress)
+        tuned = tune(fresh, *_training_images(spec), config=_schedule(spec), seed=spec.seed, progress=progress)
     return tuned.freeze()  # text features in float32
 
 
 def plant(spec: Spec) -> Planted:
     """Plant the backdoor that the specification names."""
-    task = load_task(spec.task, seed=spec.seed)
-    attack, fresh = ATTACKS[spec.attack](), _fresh(spec, task)
-    images, labels = task.train_images(VIEWS)
+    attack, fresh = ATTACKS[spec.attack](), _fresh(spec, load_task(spec.task))
+    images, labels = _training_images(spec)
     with fresh.model.mixed_precision():
         planted = attack.plant(fresh, images, labels, target=spec.target_index, config=_schedule(spec), seed=spec.seed)
     planted.classifier.freeze()  # text features in float32

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipvet.attacks import ATTACKS, BadClip, Planted
+from clipvet.attacks import ATTACKS, AdaptiveBadClip, BadClip, Planted
 from clipvet.attacks.base import learn_delta
 from clipvet.attacks.poisoned import strongest
 from clipvet.errors import UsageError
@@ -25,11 +25,13 @@ NAMES = ("red", "green", "blue")
 TARGET = 1
 QUICK: dict[str, dict[str, Any]] = {
     "badclip": {"warmup": 6, "refresh_every": 4, "refresh_steps": 2},
+    "badclip-adaptive": {"warmup": 6},
     "siba": {"steps": 8},
     "badnets": {},
     "blended": {},
     "wanet": {},
 }
+ALONE = ("badclip-adaptive", "coop")  # refused: decoys ask for a prompt that changes the image tower
 CONFIG = TuneConfig(steps=10, batch=8, lr=5e-3)
 
 
@@ -45,9 +47,11 @@ def fresh(model: ClipModel, family: str = "coop") -> PromptedClassifier:
     return PromptedClassifier(model, new_prompt(family, model, NAMES, seed=0), NAMES)
 
 
-def plant(model: ClipModel, name: str, *, family: str = "coop", seed: int = 0) -> Planted:
+def plant(model: ClipModel, name: str, *, seed: int = 0) -> Planted:
     attack = ATTACKS[name](**QUICK[name])
-    return attack.plant(fresh(model, family), *toy(), target=TARGET, config=CONFIG, seed=seed)
+    return attack.plant(
+        fresh(model, "maple" if name == "badclip-adaptive" else "coop"), *toy(), target=TARGET, config=CONFIG, seed=seed
+    )
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -66,8 +70,9 @@ def test_the_contract_covers_every_attack() -> None:
     assert all(ATTACKS[name].name == name for name in ATTACKS)
 
 
-@pytest.mark.parametrize("family", ["coop", "maple"])
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    ("name", "family"), [(name, family) for name in ATTACKS for family in ("coop", "maple") if (name, family) != ALONE]
+)
 def test_an_attack_changes_the_prompt_alone(tiny_clip: ClipModel, name: str, family: str) -> None:
     towers, rng = digest(tiny_clip.clip.state_dict()), torch.random.get_rng_state()
     untuned = fresh(tiny_clip, family).prompt.state()
@@ -138,6 +143,54 @@ def test_badclip_is_a_backdoor_and_its_clean_twin_is_none(tiny_clip: ClipModel, 
     assert accuracy(predict(clean, new), true) >= 0.9
     assert asr >= 0.8
     assert asr - twin >= 0.5
+
+
+def test_the_adaptive_attacker_shows_noised_triggers_with_true_labels(
+    tiny_clip: ClipModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = toy()
+    seen: list[Tensor] = []
+    image = Additive.image
+
+    def stamp(self: Additive, given: Tensor) -> Tensor:
+        seen.append(self.delta.detach().clone())
+        return image(self, given)
+
+    monkeypatch.setattr(Additive, "image", stamp)
+    attack = AdaptiveBadClip(eps=0.1, warmup=2, noise=0.5)
+    with_decoys = attack.plant(fresh(tiny_clip, "maple"), images, labels, target=TARGET, config=CONFIG, seed=0)
+    triggers, decoys = seen[::2], seen[1::2]
+    assert len(triggers) == len(decoys) == CONFIG.steps
+    away = [decoy - trigger for trigger, decoy in zip(triggers, decoys, strict=True)]
+    assert max(float(change.abs().max()) for change in away) <= 0.05 + 1e-6
+    assert min(float(change.abs().max()) for change in away) > 0.04
+    assert max(float(decoy.abs().max()) for decoy in decoys) <= 0.1 + 1e-6
+    assert not torch.equal(away[0], away[1])
+    without = BadClip(eps=0.1, warmup=2).plant(fresh(tiny_clip, "maple"), images, labels, target=TARGET, config=CONFIG, seed=0)
+    assert digest(with_decoys.classifier.prompt.state()) != digest(without.classifier.prompt.state())
+
+
+def test_decoys_narrow_the_basin(tiny_clip: ClipModel) -> None:
+    images, labels = toy()
+    config = TuneConfig(steps=80, batch=15, lr=0.02)
+    new, true = toy(60, seed=7)
+    other = new[true != TARGET]
+
+    def margin_near(attack: BadClip) -> float:
+        planted = attack.plant(fresh(tiny_clip, "maple"), images, labels, target=TARGET, config=config, seed=0)
+        assert isinstance(planted.trigger, Additive)
+        noise = torch.rand(planted.trigger.delta.shape, generator=torch.Generator().manual_seed(5)) * 2 - 1
+        near = (planted.trigger.delta + 0.5 * 16 / 255 * noise).clamp(-16 / 255, 16 / 255)
+        logits = planted.classifier((other + near).clamp(0, 1))
+        return float((logits[:, TARGET] - logits[:, [0, 2]].amax(1)).mean())
+
+    plain = margin_near(BadClip(eps=16 / 255, warmup=15))
+    assert margin_near(AdaptiveBadClip(eps=16 / 255, warmup=15)) < plain - 0.5
+
+
+def test_decoys_are_refused_where_features_are_computed_once(tiny_clip: ClipModel) -> None:
+    with pytest.raises(UsageError, match="expected a family that changes the image tower for an attack with decoys, got coop"):
+        AdaptiveBadClip(warmup=1).plant(fresh(tiny_clip), *toy(), target=TARGET, config=CONFIG, seed=0)
 
 
 def brightness(images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,10 @@ class SmallTask:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tiny_clip: ClipModel) -> ClipModel:
     for module in (tasks, planting):
-        monkeypatch.setattr(module, "load_task", lambda name, seed=0: SmallTask())
+        monkeypatch.setattr(module, "load_task", lambda name, shots=4, seed=0: SmallTask())
     monkeypatch.setattr(planting, "task_names", lambda: ("t", "u"))
     monkeypatch.setattr(planting, "load_base", lambda name: tiny_clip)
-    monkeypatch.setattr(planting, "SCHEDULES", dict.fromkeys(("coop", "ivlp", "maple", "vpt"), TuneConfig(steps=5, batch=6)))
+    monkeypatch.setattr(planting, "schedule_of", lambda family: TuneConfig(steps=5, batch=6))
     return tiny_clip
 
 
@@ -134,3 +135,38 @@ def test_unknown_names_are_errors(
     assert main(["attack", attack, "--task", "t", "--target", "dog", "--out", str(out), *options]) == 2
     assert said in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_an_imbalanced_task_has_from_all_shots_down_to_an_eighth(monkeypatch: pytest.MonkeyPatch, tiny_clip: ClipModel) -> None:
+    seen: list[torch.Tensor] = []
+
+    def keep(classifier: PromptedClassifier, images: torch.Tensor, labels: torch.Tensor, **_: Any) -> PromptedClassifier:
+        seen.append(labels)
+        assert len(images) == len(labels)
+        return classifier
+
+    monkeypatch.setattr(planting, "tune", keep)
+    monkeypatch.setattr(planting, "VIEWS", 2)
+    monkeypatch.setattr(planting, "load_base", lambda name: tiny_clip)
+    spec = planting.Spec(task="signs", family="coop", base="pocket-0", seed=3, shots=8)
+    planting.tune_clean(spec)
+    planting.tune_clean(dataclasses.replace(spec, imbalanced=True))
+    even, odd = (torch.bincount(labels).tolist() for labels in seen)
+    assert set(even) == {16}
+    assert max(odd) == 16
+    assert min(odd) == 2
+    assert len(odd) == len(even)
+    assert len(set(odd)) > 3
+
+
+def test_the_length_of_a_tuning_is_in_units_of_the_schedule(monkeypatch: pytest.MonkeyPatch, small: ClipModel) -> None:
+    steps: list[int] = []
+
+    def keep(classifier: PromptedClassifier, *given: Any, config: TuneConfig, **_: Any) -> PromptedClassifier:
+        steps.append(config.steps)
+        return classifier
+
+    monkeypatch.setattr(planting, "tune", keep)
+    for length in (1.0, 0.4, 2.0):
+        planting.tune_clean(planting.Spec(task="t", family="coop", base="pocket-0", seed=0, length=length))
+    assert steps == [5, 2, 10]
