@@ -13,6 +13,7 @@ import typer
 from clipvet.cli.config import class_names as read_names
 from clipvet.cli.config import seconds
 from clipvet.cli.messages import say
+from clipvet.cli.options import Device, QuickGelu, Seed
 from clipvet.cli.progress import show_progress
 from clipvet.errors import UnwritableError, UsageError
 from clipvet.reports.text import duration, named, number, visible
@@ -55,11 +56,9 @@ def calibrate(  # one parameter per option: typer reads them from the signature
     ] = None,
     probes: Annotated[Path | None, typer.Option(metavar="DIR", help="Probe images, as inspections will have them.")] = None,
     probe_count: Annotated[int, typer.Option(help="How many probe images are used at most.")] = 1000,
-    quick_gelu: Annotated[
-        bool | None, typer.Option("--quick-gelu/--no-quick-gelu", help="Whether the base uses QuickGELU.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The one seed of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    quick_gelu: QuickGelu = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
     budget: Annotated[str | None, typer.Option(metavar="10m", help="Time after which no further reference is begun.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the references that are kept, or make more of them.")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from clipvet.cli.config import class_names
+from clipvet.cli.options import QuickGelu
 
 __all__ = ["EPILOG", "diff"]
 
@@ -44,9 +45,7 @@ def diff(
     classes: Annotated[
         str | None, typer.Option(metavar="FILE|a,b,c", help="Class names in the order of the logits, where a file holds none.")
     ] = None,
-    quick_gelu: Annotated[
-        bool | None, typer.Option("--quick-gelu/--no-quick-gelu", help="Whether the base uses QuickGELU.")
-    ] = None,
+    quick_gelu: QuickGelu = None,
     output: Annotated[DiffFormat, typer.Option("--format", help="What is written to standard output.")] = DiffFormat.CONSOLE,
     fail_on: Annotated[
         DiffFailOn | None, typer.Option(help="End in exit code 1 where anything differs.", show_default=False)

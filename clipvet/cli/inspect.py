@@ -15,6 +15,7 @@ from clipvet.cli.exits import FailOn
 from clipvet.cli.given import given_deliveries
 from clipvet.cli.many import Run
 from clipvet.cli.messages import say_error
+from clipvet.cli.options import Base, Classes, Family, Position, QuickGelu
 from clipvet.cli.output import Format, Output
 from clipvet.reports.text import duration, visible
 
@@ -44,13 +45,11 @@ def inspect(  # one parameter per option: typer reads them from the signature
             metavar="DELIVERY...", help="Checkpoint files, run folders, or folders that hold several.", show_default=False
         ),
     ],
-    base: Annotated[str | None, typer.Option(help="The CLIP that the delivery builds on, from a source that you trust.")] = None,
-    classes: Annotated[str | None, typer.Option(metavar="FILE|a,b,c", help="Class names in the order of the logits.")] = None,
-    family: Annotated[str | None, typer.Option(help="Prompt family, where the file leaves it open.")] = None,
-    position: Annotated[str | None, typer.Option(help="Place of the class name in a CoOp prompt: end, middle or front.")] = None,
-    quick_gelu: Annotated[
-        bool | None, typer.Option("--quick-gelu/--no-quick-gelu", help="Whether the base uses QuickGELU.")
-    ] = None,
+    base: Base = None,
+    classes: Classes = None,
+    family: Family = None,
+    position: Position = None,
+    quick_gelu: QuickGelu = None,
     probes: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of unlabelled images; else a generated pool.")] = None,
     probe_count: Annotated[int | None, typer.Option(help="How many probe images are used at most.  [default: 1000]")] = None,
     null: Annotated[

@@ -11,6 +11,7 @@ import typer
 
 from clipvet.cli.config import class_names
 from clipvet.cli.messages import say
+from clipvet.cli.options import Base, Classes, Device, Family, Position, QuickGelu, Seed
 from clipvet.cli.progress import show_progress
 from clipvet.errors import UnwritableError
 from clipvet.reports.text import visible
@@ -43,7 +44,7 @@ def repair(  # one parameter per option: typer reads them from the signature
         Path, typer.Option(metavar="DIR", help="Correctly labelled images, DIR/CLASS/*: 16 for each class serve well.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the repaired files and the report.")],
-    base: Annotated[str | None, typer.Option(help="The CLIP that the delivery builds on, from a source that you trust.")] = None,
+    base: Base = None,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The --out folder of an earlier inspection; else it is inspected first.")
     ] = None,
@@ -54,14 +55,12 @@ def repair(  # one parameter per option: typer reads them from the signature
         str | None, typer.Option(metavar="CLASS", help="Take this class for the target, whatever an inspection says.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Go on where an inspection found nothing.")] = False,
-    classes: Annotated[str | None, typer.Option(metavar="FILE|a,b,c", help="Class names in the order of the logits.")] = None,
-    family: Annotated[str | None, typer.Option(help="Prompt family, where the file leaves it open.")] = None,
-    position: Annotated[str | None, typer.Option(help="Place of the class name in a CoOp prompt: end, middle or front.")] = None,
-    quick_gelu: Annotated[
-        bool | None, typer.Option("--quick-gelu/--no-quick-gelu", help="Whether the base uses QuickGELU.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The one seed of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    classes: Classes = None,
+    family: Family = None,
+    position: Position = None,
+    quick_gelu: QuickGelu = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
     output: Annotated[RepairFormat, typer.Option("--format", help="What is written to standard output.")] = RepairFormat.CONSOLE,
 ) -> int:
     """Tune a delivered prompt on labelled images with the reconstructed trigger, so that it can be used again.

@@ -12,6 +12,7 @@ import typer
 
 from clipvet.cli.exits import scan_exit_code
 from clipvet.cli.messages import say
+from clipvet.cli.options import Device, Seed
 from clipvet.cli.output import Format
 from clipvet.cli.progress import show_progress
 from clipvet.reports.text import visible
@@ -73,7 +74,7 @@ def scan(  # one parameter per option: typer reads them from the signature
     caption_col: Annotated[str | None, typer.Option(help="Column or member with the caption.  [default: recognised]")] = None,
     id_col: Annotated[str | None, typer.Option(help="Column or member with the key.  [default: recognised]")] = None,
     gallery: Annotated[int, typer.Option(min=0, help="How many of the worst pairs are shown with pictures.")] = 100,
-    seed: Annotated[int, typer.Option(help="The one seed of everything random.")] = 0,
+    seed: Seed = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images per pass of the encoder.")] = 64,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each takes a shard at a time.")] = 1,
     engine: Annotated[
@@ -83,7 +84,7 @@ def scan(  # one parameter per option: typer reads them from the signature
             help="Where they run; ray: on the cluster at RAY_ADDRESS, all of whose machines must see PAIRS, the model and --out.",
         ),
     ] = "local",
-    device: Annotated[str, typer.Option(help="Torch device.")] = "cpu",
+    device: Device = "cpu",
     quick_gelu: Annotated[
         bool | None, typer.Option("--quick-gelu/--no-quick-gelu", help="Whether the model uses QuickGELU.")
     ] = None,
