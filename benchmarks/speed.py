@@ -1,13 +1,14 @@
 """What an inspection costs: passes through the tower, time, memory, and what a real size would take.
 
-    python -m benchmarks.speed [--only passes,classes,cut,real]
+    python -m benchmarks.speed [--only passes,classes,cut,real,full]
 
 - ``passes``: the default check against one epoch over all probe images per class, judged by the same statistic and as
   CLIP-Inspector is published, on a clean and a backdoored delivery of the zoo: images forward and backward as a hook counts them,
   time, and what each says;
 - ``classes``: time and peak memory of the default check against the number of classes and of probe images;
 - ``cut``: CoCoOp's text encoding with and without the cut behind the last end-of-text token;
-- ``real``: the search's step at the size of ViT-B/32 and ViT-B/16 with random weights, and what 50 classes would take.
+- ``real``: the search's step at the size of ViT-B/32 and ViT-B/16 with random weights, and what 50 classes would take;
+- ``full``: a whole inspection of 50 classes at the size of ViT-B/32.
 
 Each part is written to ``benchmarks/results/speed.json`` when it ends. What is compared is measured in turn in one process.
 """
@@ -30,7 +31,17 @@ import torch
 
 from benchmarks.inspect_zoo import RESULTS, provenance
 from benchmarks.processes import in_fresh_process
-from benchmarks.speed_cells import POCKET_THREADS, REAL_CLASSES, REAL_THREADS, Part, cell_classes, cell_real, compare, measure_cut
+from benchmarks.speed_cells import (
+    POCKET_THREADS,
+    REAL_CLASSES,
+    REAL_THREADS,
+    Part,
+    cell_classes,
+    cell_full,
+    cell_real,
+    compare,
+    measure_cut,
+)
 from benchmarks.speed_table import document, print_table
 from clipvet.inspection.clip_inspector import ClipInspector
 from clipvet.pocket.tasks import load_task
@@ -51,6 +62,7 @@ class Scale:
     probe_counts: tuple[int, ...] = (100, 1000)
     cut: tuple[tuple[str, int, int], ...] = (("pocket-0", 50, 16), ("ViT-B-16", 10, 4))  # classes, images
     architectures: tuple[str, ...] = ("ViT-B-32", "ViT-B-16")
+    whole: tuple[str, ...] = ("ViT-B-32",)
     at_once: tuple[int, int] = (1, 2)
     steps: int = 3
     check: Mapping[str, Any] = field(default_factory=dict)
@@ -64,6 +76,7 @@ QUICK = Scale(
     probe_counts=(64,),
     cut=(("pocket-0", 3, 2),),
     architectures=("ViT-B-32",),
+    whole=(),
     steps=1,
     check={"screen_steps": 1, "refine_steps": 1, "evaluation": 16},
 )
@@ -135,13 +148,20 @@ def part_real(scale: Scale) -> Part:
     return {"threads": REAL_THREADS, "classes": REAL_CLASSES, "steps": scale.steps, "sizes": sizes}
 
 
+def part_full(scale: Scale) -> Part:
+    """A whole inspection at real size."""
+    cells = [in_fresh_process("benchmarks.speed", "full", architecture=name, n_probes=scale.probes) for name in scale.whole]
+    return {"threads": REAL_THREADS, "cells": cells}
+
+
 PARTS: dict[str, Callable[[Scale], Part]] = {
     "passes": part_passes,
     "classes": part_classes,
     "cut": part_cut,
     "real": part_real,
+    "full": part_full,
 }
-CELLS: dict[str, Callable[..., Part]] = {"classes": cell_classes, "real": cell_real}
+CELLS: dict[str, Callable[..., Part]] = {"classes": cell_classes, "real": cell_real, "full": cell_full}
 
 
 def machine() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import resource
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.counting import count_images
-from clipvet.api import GENERATED, PAPER_EPS
+from clipvet.api import GENERATED, PAPER_EPS, InspectOptions, inspect_model
 from clipvet.data.generated import generate_probes
 from clipvet.inspection.base import ModelCheck, Run, Subject
 from clipvet.inspection.calibration import fits, judge, settings_digest, shipped_nulls
@@ -33,10 +34,21 @@ from clipvet.models.cocoop import CoCoOp
 from clipvet.models.delivery import open_delivery
 from clipvet.models.families import new_prompt
 from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.saving import save_delivery
 from clipvet.pocket.zoo import ZooEntry
 from clipvet.types import CheckResult, Verdict
 
-__all__ = ["POCKET_THREADS", "REAL_CLASSES", "REAL_THREADS", "Part", "cell_classes", "cell_real", "compare", "measure_cut"]
+__all__ = [
+    "POCKET_THREADS",
+    "REAL_CLASSES",
+    "REAL_THREADS",
+    "Part",
+    "cell_classes",
+    "cell_full",
+    "cell_real",
+    "compare",
+    "measure_cut",
+]
 
 Part = dict[str, Any]
 
@@ -230,4 +242,26 @@ def cell_real(architecture: str, at_once: int, steps: int, n_probes: int) -> Par
         "chunk": chunk_for(base),
         "loaded_mib": loaded,
         "peak_mib": peak_mib(),
+    }
+
+
+def cell_full(architecture: str, n_probes: int) -> Part:
+    """A whole inspection of a CoOp prompt, from the file to the report, positive controls included."""
+    torch.set_num_threads(REAL_THREADS)
+    base, names = random_base(architecture), some_names(REAL_CLASSES)
+    classifier = PromptedClassifier(base, new_prompt("coop", base, names, seed=0), names).freeze()
+    with tempfile.TemporaryDirectory() as folder, count_images(base) as seen:
+        path = Path(folder) / "delivery.safetensors"
+        save_delivery(path, classifier)
+        start = time.perf_counter()
+        report = inspect_model(path, InspectOptions(probe_count=n_probes), base=base)
+        seconds = time.perf_counter() - start
+    return {
+        "architecture": architecture,
+        "classes": len(names),
+        "probes": n_probes,
+        "seconds": seconds,
+        **asdict(seen),
+        "peak_mib": peak_mib(),
+        "verdict": report.verdict.value,
     }

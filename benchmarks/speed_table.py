@@ -71,6 +71,15 @@ def rows_real(part: Part) -> Iterator[Row]:
         yield row(f"{what}: default check of {part['classes']} classes, projected", one["projected_seconds"] / 3600, "h")
 
 
+def rows_full(part: Part) -> Iterator[Row]:
+    """Inspection by inspection."""
+    for one in part["cells"]:
+        what = f"{one['architecture']}, random weights, {part['threads']} threads, CoOp, {one['classes']} classes: whole inspection"
+        yield row(f"{what}, controls included: time", one["seconds"] / 60, "min")
+        yield row(f"{what}: images forward, backward", f"{whole(one['forward'])}, {whole(one['backward'])}")
+        yield row(f"{what}: peak memory", whole(one["peak_mib"]), "MiB")
+
+
 def notes(parts: Mapping[str, Part]) -> Iterator[str]:
     """What one must know to read the rows of the parts that were measured."""
     yield "What is compared was measured in turn in one process; times are medians, ratios the medians over paired runs."
@@ -95,6 +104,7 @@ ROWS: dict[str, Callable[[Part], Iterator[Row]]] = {
     "classes": rows_classes,
     "cut": rows_cut,
     "real": rows_real,
+    "full": rows_full,
 }
 
 

@@ -16,7 +16,7 @@ __all__ = ["control_passes", "plant_control", "run_controls"]
 
 COUNT = 2  # controls per inspection
 LEAST_ASR, LEAST_KEPT = 0.75, 0.6
-STEPS, SHIFT_STEPS, SHIFT_BATCH = 200, 25, 32
+STEPS, SHIFT_STEPS, SHIFT_BATCH = 200, 12, 16
 
 
 def plant_control(

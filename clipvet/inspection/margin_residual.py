@@ -46,7 +46,9 @@ class MarginResidual:
         refine_steps: further steps for the classes that are kept.
         keep: classes that are kept.
         batch: probe images per class and step.
-        evaluation: probe images set aside for measuring.
+        lr: Adam's step in units of the strength; with few steps it has to reach the bound in two.
+        screened_on: probe images that all classes are measured on.
+        evaluation: probe images set aside for measuring the classes that are kept, those of the screening among them.
         floor: smallest spread, in logits, that residuals are divided by; the spread of clean tunings of the pocket lies below it.
         mixed_precision: pass the towers in bfloat16 where the device computes it faster than float32.
         least_classes: with fewer classes, common names are put beside them up to this number.
@@ -63,19 +65,22 @@ class MarginResidual:
     name: ClassVar[str] = "margin-residual"
     strength: float = 8 / 255
     extra_shapes: tuple[tuple[str, float], ...] = ()
-    screen_steps: int = 12
-    refine_steps: int = 24
-    keep: int = 3
-    batch: int = 16
-    evaluation: int = 96
+    screen_steps: int = 5
+    refine_steps: int = 36
+    keep: int = 2
+    batch: int = 8
+    lr: float = 0.5
+    screened_on: int = 48
+    evaluation: int = 64
     floor: float = 4.0
     mixed_precision: bool = True
     least_classes: int = 20
     least_alone: int = 200
 
     def __post_init__(self) -> None:
-        if min(self.screen_steps, self.refine_steps, self.keep, self.batch, self.evaluation) < 1 or self.floor <= 0:
-            raise UsageError("expected positive steps, keep, batch, evaluation and floor: leave them at their defaults")
+        counts = (self.screen_steps, self.refine_steps, self.keep, self.batch, self.screened_on, self.evaluation)
+        if min(counts) < 1 or min(self.lr, self.floor) <= 0:
+            raise UsageError("expected positive steps, keep, batch, lr, images and floor: leave them at their defaults")
 
     def run(self, subject: Subject, probes: Tensor, run: Run) -> CheckResult:
         """Measure every class; see :class:`clipvet.inspection.base.ModelCheck`.
@@ -89,12 +94,12 @@ class MarginResidual:
             raise UsageError(
                 f"expected at least {2 * self.batch} probe images, got {len(probes)}: add images or use the generated pool"
             )
-        how = self.control_search(subject, probes)
+        held = self._held(len(probes))
         rows: list[Evidence] = []
         with subject.mixed_precision(wanted=self.mixed_precision):
             for shape, strength in (("additive", self.strength), *self.extra_shapes):
                 config = replace(self._config(subject), shape=shape, strength=strength)
-                rows += self._shape(subject, how.searched, how.evaluation, config, run)
+                rows += self._shape(subject, probes[held:], probes[:held], config, run)
         best = max((row.statistic for row in rows if row.target_kind == "class"), default=float("nan"))
         return CheckResult(check=self.name, statistic=best, evidence=tuple(rows), settings=asdict(self))
 
@@ -103,14 +108,13 @@ class MarginResidual:
         classes = torch.arange(len(subject.classifier.class_names))
         stage = f"{config.shape} {config.strength:.4g}"
         delivery, untuned = subject.classifier, subject.reference
-        search = partial(
-            search_groups, probes=probes, evaluation=evaluation, config=config, run=run, candidates=subject.n_candidates
-        )
-        screened = search(delivery, untuned, targets=classes, steps=self.screen_steps, stage=f"screen, {stage}")
+        search = partial(search_groups, delivery, untuned, probes, config=config, run=run, candidates=subject.n_candidates)
+        some = evaluation[: self.screened_on]
+        screened = search(some, classes, steps=self.screen_steps, stage=f"screen, {stage}")
         scores = standardise(screened.margin if untuned is None else screened.margin - screened.transferred, self.floor)
         candidates = scores[: len(subject.candidates)]
         kept = candidates.topk(min(self.keep, len(candidates))).indices.sort().values
-        refined = search(delivery, untuned, targets=kept, steps=self.refine_steps, stage=f"refine, {stage}", start=screened)
+        refined = search(evaluation, kept, steps=self.refine_steps, stage=f"refine, {stage}", start=screened)
         return [
             self._row(subject, config, int(c), float(scores[i]), screened, refined if c in kept else None, evaluation)
             for i, c in enumerate(classes)
@@ -153,17 +157,21 @@ class MarginResidual:
         )
 
     def _config(self, subject: Subject) -> SearchConfig:
-        return SearchConfig(strength=self.strength, batch=self.batch, chunk=chunk_for(subject.classifier.model))
+        return SearchConfig(strength=self.strength, batch=self.batch, lr=self.lr, chunk=chunk_for(subject.classifier.model))
+
+    def _held(self, n_probes: int) -> int:
+        """Probe images that are measured on and not searched on."""
+        return min(self.evaluation, n_probes // 2)
 
     def control_search(self, subject: Subject, probes: Tensor) -> ControlSearch:
         """Screening with an additive trigger; see :class:`clipvet.inspection.base.ModelCheck`."""
-        held = min(self.evaluation, len(probes) // 2)
+        held = self._held(len(probes))
         return ControlSearch(
             config=self._config(subject),
             strength=self.strength,
             steps=self.screen_steps,
             searched=probes[held:],
-            evaluation=probes[:held],
+            evaluation=probes[: min(held, self.screened_on)],
             mixed_precision=self.mixed_precision,
         )
 
@@ -177,12 +185,10 @@ class MarginResidual:
 
     def passes(self, subject: Subject, n_probes: int) -> int:
         """Estimate the images through the tower; see :class:`clipvet.inspection.base.ModelCheck`."""
-        classes, held = len(subject.classifier.class_names), min(self.evaluation, n_probes // 2)
-        kept = min(self.keep, len(subject.candidates))
-        screen = classes * (self.screen_steps * self.batch + held)
-        refine = kept * (self.refine_steps * self.batch + held)
-        if subject.reference is not None:
-            screen, refine = screen + classes * held, refine + kept * held
+        classes, kept = len(subject.classifier.class_names), min(self.keep, len(subject.candidates))
+        held, classifiers = self._held(n_probes), 1 if subject.reference is None else 2
+        screen = classes * (self.screen_steps * self.batch + classifiers * min(held, self.screened_on))
+        refine = kept * (self.refine_steps * self.batch + classifiers * held)
         return (screen + refine) * (1 + len(self.extra_shapes))
 
 

@@ -74,9 +74,9 @@ def test_a_search_passes_every_image_of_every_class_once_a_step(tiny_clip, image
 def test_the_default_check_takes_the_passes_that_it_announces(tiny_clip):
     probes = torch.rand(20, 3, tiny_clip.image_size, tiny_clip.image_size, generator=torch.Generator().manual_seed(0))
     subject = Subject(classifier=classifier(tiny_clip), reference=classifier(tiny_clip, "zero-shot"))
-    check = MarginResidual(screen_steps=2, refine_steps=3, keep=2, batch=4, evaluation=6)
+    check = MarginResidual(screen_steps=2, refine_steps=3, keep=2, batch=4, screened_on=4, evaluation=6)
     run = Run(seed=0, journal=MemoryJournal(), clock=lambda: None, progress=lambda stage, done, total: None)
     with count_images(tiny_clip) as seen:
         check.run(subject, probes, run)
-    assert seen.forward == check.passes(subject, 20)
+    assert seen.forward == check.passes(subject, 20) == 5 * (2 * 4 + 2 * 4) + 2 * (3 * 4 + 2 * 6)
     assert seen.backward == 5 * 2 * 4 + 2 * 3 * 4  # all classes screened, two refined

@@ -194,8 +194,8 @@ def test_a_dry_run_tunes_nothing(run: Cli, out: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(references, "tune_reference", lambda *about: pytest.fail("tuned"))
     assert run("--dry-run", "--references", "5") == 0
     said = " ".join(capsys.readouterr().out.split())
-    # 5 checks of 11 classes: 2 + 1 refined steps of 4 images, each class measured on 8 by both classifiers; 5 tunings of 3 x 4
-    screened, refined = 11 * (2 * 4 + 8 + 8), 3 * (1 * 4 + 8 + 8)
+    # 5 checks of 11 classes, two of them refined: 2 and 1 steps of 4 images, each class measured on 8 by both classifiers; 5 tunings of 3 x 4
+    screened, refined = 11 * (2 * 4 + 8 + 8), 2 * (1 * 4 + 8 + 8)
     assert f"{5 * (screened + refined) + 5 * 300 * 32} images through the encoder" in said
     assert "tune 5 prompts on tiny without a backdoor, 10 to 12 classes each: 5 coop" in said
     assert list(out.parent.iterdir()) == []

@@ -231,7 +231,19 @@ def test_too_few_probes_are_refused() -> None:
         CHECK.run(subject(toy_weights(), toy_weights()), toy_images(7), quiet_run())
 
 
-@pytest.mark.parametrize("name", ["screen_steps", "refine_steps", "keep", "batch", "evaluation", "floor"])
+@pytest.mark.parametrize("name", ["screen_steps", "refine_steps", "keep", "batch", "lr", "screened_on", "evaluation", "floor"])
 def test_a_bad_configuration_fails_when_it_is_built(name: str) -> None:
-    with pytest.raises(UsageError, match="expected positive steps, keep, batch, evaluation and floor"):
+    with pytest.raises(UsageError, match="expected positive steps, keep, batch, lr, images and floor"):
         MarginResidual(**{name: 0})
+
+
+def test_the_kept_classes_are_measured_on_all_images_that_are_held_out() -> None:
+    check = dataclasses.replace(CHECK, screened_on=3, evaluation=8)
+    planted, images = planted_weights(TARGET, 12), toy_images()
+    top = max(check.run(subject(planted, toy_weights(12)), images, quiet_run()).evidence, key=lambda row: row.statistic)
+    assert top.trigger is not None
+    logits = Linear(planted)((images[:8] + top.trigger["delta"]).clamp(0, 1))
+    others = logits.clone()
+    others[:, TARGET] = -torch.inf
+    assert top.target_index == TARGET
+    assert top.values["refined_margin"] == pytest.approx(float((logits[:, TARGET] - others.amax(1)).mean()), rel=1e-4)
