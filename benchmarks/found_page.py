@@ -42,8 +42,8 @@ several captions* is told by equal pixels.
 """
 SHEETS = {
     "groups": "The groups of the icons by `dao`. All are natural: one drawing style with one subject, each caption right.",
-    "wrong": "Captions that do not name their picture, most of them found by `clip-score`: keywords, country codes, a stomach.",
-    "blank": "Pictures of one colour: white on white, or the first frame of an animation. None was flagged.",
+    "wrong": "Captions of the pocket's corpus that do not name their picture, found by `clip-score`: keywords and country codes.",
+    "blank": "Pictures of one colour: white on white, or the first frame of an animation.",
     "copies": "One picture under several captions: a collection's animations all begin with the same drawing.",
 }
 END = """
@@ -51,11 +51,11 @@ END = """
 
 - The worst pairs by `dao` are not errors. It looks for pairs whose neighbourhood is thin, and here that is a drawing style that few
   pairs have. A flagged pair of an ordinary set is most likely right: look before you drop.
-- A group of ten is no proof. Both sets have a natural one of twelve, for which the verdict is `suspicious`; `--least-group` is there
-  to be set for one's own data.
+- A large group is no proof. The largest ones, of {largest} pairs, are natural, and yet the verdict is `suspicious`: set
+  `--least-group` for your own data, or put the group to the test with `--invert` ([scan](scan.md#a-group-put-to-the-test)).
 - Wrong captions are found by `clip-score`, with a model that knows the data: in the first set it puts them on top, in the second,
   which the model does not know, it does not.
-- Blank pictures and copies are found by no score. `clipvet scan` therefore counts them apart and names them in `oddities.csv`.
+- Blank pictures and copies are not what a score looks for. `clipvet scan` counts them apart and names them in `oddities.csv`.
 
 ## What was not found
 
@@ -66,7 +66,9 @@ Beyond the lists above nothing was judged, so that how many wrong captions there
 
 def page(document: Mapping[str, Any]) -> str:
     """Return ``docs/found.md``."""
-    return "\n".join([HEAD, *_corpora(document), JUDGED, *_judged(document), *_sheets(), END, *_sources(document)]) + "\n"
+    largest = " and ".join(str(found["groups"][0]["size"]) for found in document["facts"].values())
+    end = END.format(largest=largest)
+    return "\n".join([HEAD, *_corpora(document), JUDGED, *_judged(document), *_sheets(), end, *_sources(document)]) + "\n"
 
 
 def write_page(document: Mapping[str, Any], read: Mapping[str, Read]) -> None:
@@ -130,7 +132,12 @@ def _shown(document: Mapping[str, Any]) -> dict[str, tuple[str, Shown]]:
     wrong = [row["key"] for row in document["judged"] if row["corpus"] == "corpus" and row["judgement"] == "mislabelled"]
     allowed = [key for key in wrong if key.partition("/")[0] in SETS]
     groups = [(key, f"{group['number']}: {key.partition('/')[2]}") for group in facts["groups"] for key in group["keys"]]
-    copies = [(row["key"], row["caption"]) for row in facts["copies"] if row["key"].partition("/")[0] not in MARKS]
+    different = {(row["picture"], row["caption"]): row["key"] for row in facts["copies"]}
+    by_picture: dict[str, Shown] = {}
+    for (picture, caption), key in different.items():
+        if key.partition("/")[0] not in MARKS:
+            by_picture.setdefault(picture, []).append((key, caption))
+    copies = [pair for pairs in by_picture.values() if len(pairs) >= 4 for pair in pairs[:4]]
     return {
         "groups": ("icons", groups),
         "wrong": ("corpus", [(key, captions[key]) for key in dict.fromkeys(allowed)]),
@@ -152,4 +159,4 @@ def _sheet(shown: Shown, pictures: Mapping[str, bytes]) -> Image.Image:
         draw.rectangle((edge - 1, top + 3, edge + PICTURE, top + 4 + PICTURE), outline="#bbbbbb")
         for line, text in enumerate(textwrap.wrap(caption, 21)[:3]):
             draw.text((left + 4, top + 7 + PICTURE + 11 * line), text, fill="black")
-    return sheet.quantize(128)
+    return sheet

@@ -15,9 +15,13 @@ from clipvet.cli.messages import say
 from clipvet.cli.options import Device, Seed
 from clipvet.cli.output import Format
 from clipvet.cli.progress import show_progress
+from clipvet.cli.scan_invert import invert_groups
+from clipvet.errors import UsageError
 from clipvet.reports.text import visible
 
 if TYPE_CHECKING:
+    from clipvet.models.base import ClipModel
+    from clipvet.scan.options import ScanOptions
     from clipvet.types import ScanReport
 
 __all__ = ["EPILOG", "scan"]
@@ -31,6 +35,8 @@ clipvet scan pairs.csv --model pocket-0 --scorer slof --k 32 --out scan
 clipvet scan embeddings/ --out scan --scorer dao,clip-score
 
 clipvet scan photos/ --model model.pt --clean trusted/ --flag-rate 0.001 --out scan
+
+clipvet scan pairs.csv --model trained_on_them.pt --invert 3 --out scan
 
 RAY_ADDRESS=head:6379 clipvet scan /shared/data --model /shared/model.pt --engine ray --workers 32 --out /shared/scan"""
 
@@ -73,7 +79,12 @@ def scan(  # one parameter per option: typer reads them from the signature
     image_col: Annotated[str | None, typer.Option(help="Column or member with the image.  [default: recognised]")] = None,
     caption_col: Annotated[str | None, typer.Option(help="Column or member with the caption.  [default: recognised]")] = None,
     id_col: Annotated[str | None, typer.Option(help="Column or member with the key.  [default: recognised]")] = None,
-    gallery: Annotated[int, typer.Option(min=0, help="How many of the worst pairs are shown with pictures.")] = 100,
+    gallery: Annotated[
+        int, typer.Option(min=0, help="How many of the worst pairs are shown with pictures; of each group, 12.")
+    ] = 100,
+    invert: Annotated[
+        int, typer.Option(min=0, help="Search a patch that makes --model say the captions of so many groups, largest first (slow).")
+    ] = 0,
     seed: Seed = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images per pass of the encoder.")] = 64,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each takes a shard at a time.")] = 1,
@@ -122,16 +133,27 @@ def scan(  # one parameter per option: typer reads them from the signature
         device=device,
         quick_gelu=quick_gelu,
     )
+    if invert and model is None:
+        raise UsageError("expected --model with --invert, got none: name the CLIP that was trained on the pairs")
     try:
         # Ray prints what befalls its machines to standard output, which is for the report alone
         with show_progress("scan") as progress, Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
             report = scan_pairs(sources, options, progress=progress)
+            if invert and report.groups:
+                report = invert_groups(report, out, _model(options), invert, progress=progress)
     except KeyboardInterrupt:
         say(f"What is done is kept in {visible(str(out))}: run the same command to go on.")
         return INTERRUPTED
     code = scan_exit_code(report, min_coverage=min_coverage)
     _show(dataclasses.replace(report, exit_code=code), out, output)
     return code
+
+
+def _model(options: ScanOptions) -> ClipModel:
+    """Load the model that the pairs were encoded with."""
+    from clipvet.models.bases import load_base
+
+    return load_base(str(options.model), device=options.device, quick_gelu=options.quick_gelu)
 
 
 def _show(report: ScanReport, out: Path, output: Format) -> None:

@@ -18,13 +18,14 @@ from clipvet.data.pairs import CUT_OFF, Embeddings, Pair, Shard, Unread
 from clipvet.errors import ImageError, UnreadableError, UsageError
 from clipvet.models.base import ClipModel
 from clipvet.scan.base import PixelScorer
+from clipvet.scan.oddities import COLUMNS, look_at
 from clipvet.scan.store import Store, write_array, write_table
 
 __all__ = ["encode_shard", "pair_id"]
 
 BLOCK = 65_536  # ready features that are brought to unit length at a time
 AHEAD = 3  # batches that are decoded while one is encoded
-Decoded = tuple[Pair, Tensor] | Unread
+Decoded = tuple[Pair, Tensor, tuple[int, bool]] | Unread
 
 
 def pair_id(shard: str, key: str) -> int:
@@ -38,6 +39,7 @@ class _Rows:
     """What has been gathered of a shard."""
 
     pairs: list[tuple[str, str, str]] = field(default_factory=list)  # key, uid, caption
+    looks: list[tuple[int, bool]] = field(default_factory=list)  # as look_at tells; empty for ready features
     unread: list[Unread] = field(default_factory=list)
     image: list[np.ndarray] = field(default_factory=list)
     text: list[np.ndarray] = field(default_factory=list)
@@ -123,18 +125,24 @@ def _decode(pair: Pair | Unread, size: int) -> Decoded:
     if isinstance(pair, Unread):
         return pair
     try:
-        return pair, decode_image(pair.image, pair.key, size)
+        image = decode_image(pair.image, pair.key, size)
+        return pair, image, look_at(image)
     except ImageError as error:
         return Unread(key=pair.key, kind=error.kind, why=str(error))
 
 
 @torch.no_grad()
 def _encode(
-    rows: _Rows, model: ClipModel, good: list[tuple[Pair, Tensor]], pixel_scorers: tuple[PixelScorer, ...], seed: int
+    rows: _Rows,
+    model: ClipModel,
+    good: list[tuple[Pair, Tensor, tuple[int, bool]]],
+    pixel_scorers: tuple[PixelScorer, ...],
+    seed: int,
 ) -> None:
-    images = torch.stack([image for _, image in good]).to(model.device)
-    texts = [pair.caption for pair, _ in good]
-    rows.pairs += [(pair.key, pair.uid, pair.caption) for pair, _ in good]
+    images = torch.stack([image for _, image, _ in good]).to(model.device)
+    texts = [pair.caption for pair, _, _ in good]
+    rows.pairs += [(pair.key, pair.uid, pair.caption) for pair, _, _ in good]
+    rows.looks += [look for _, _, look in good]
     rows.image.append(model.encode_image(images).half().cpu().numpy())
     rows.text.append(model.encode_text(texts).half().cpu().numpy())
     for scorer in pixel_scorers:
@@ -169,8 +177,9 @@ def _write(shard: Shard, number: int, store: Store, rows: _Rows) -> dict[str, An
     ids = np.array([pair_id(store.salt + shard.name, key) for key in keys], dtype=np.int64)
     columns = {"id": ids, "shard": [shard.name] * len(keys), "key": [*keys], "uid": [*uids], "caption": [*captions]}
     scores = {name: np.concatenate(parts) for name, parts in rows.pixel_scores.items() if parts}
+    looks = dict(zip(COLUMNS, map(list, zip(*rows.looks, strict=True)), strict=True)) if rows.looks else {}
     if keys:
-        write_table(store.metadata(number), {**columns, **scores})
+        write_table(store.metadata(number), {**columns, **looks, **scores})
     else:
         store.metadata(number).unlink(missing_ok=True)
     write_table(store.unread(number), {name: [getattr(item, name) for item in rows.unread] for name in ("key", "kind", "why")})

@@ -65,13 +65,18 @@ class Suspects:
 
     def first(self, count: int) -> Suspects:
         """The worst ones."""
+        return self.at(range(min(count, len(self))))
+
+    def at(self, places: Sequence[int]) -> Suspects:
+        """Those at some positions, in that order."""
+        rows = np.asarray(places, np.int64)
         return Suspects(
-            shards=self.shards[:count],
-            rows=self.rows[:count],
-            ids=self.ids[:count],
-            scores=self.scores[:count],
-            all_scores={name: values[:count] for name, values in self.all_scores.items()},
-            table={name: values[:count] for name, values in self.table.items()},
+            shards=self.shards[rows],
+            rows=self.rows[rows],
+            ids=self.ids[rows],
+            scores=self.scores[rows],
+            all_scores={name: values[rows] for name, values in self.all_scores.items()},
+            table={name: [values[row] for row in rows] for name, values in self.table.items()},
         )
 
 

@@ -15,31 +15,27 @@ import numpy as np
 from clipvet.data.pairs import PairSource
 from clipvet.metrics import flaggable
 from clipvet.models.base import ClipModel
-from clipvet.scan.merge import MOST, Suspects, suspect_features
-from clipvet.scan.neighbours import nearest
+from clipvet.scan.merge import MOST, Suspects
+from clipvet.scan.oddities import Oddity, oddity_warnings
 from clipvet.scan.options import ScanOptions, build_scorers
-from clipvet.scan.pictures import thumbnails
 from clipvet.scan.reference import Reference
+from clipvet.scan.shown import GROUPS, shown_pairs
 from clipvet.scan.store import Store, read_table
 from clipvet.types import (
     Coverage,
     Histogram,
     ModelRecord,
-    Neighbour,
     ReferenceSet,
     ScanCounts,
     ScanReport,
     ScanSource,
     SuspectGroup,
-    SuspectPair,
     Threshold,
     Verdict,
 )
 
 __all__ = ["Scanned", "build_scan_report"]
 
-NEIGHBOURS = 3  # shown beside a suspect
-GROUPS = 50  # shown; the tables hold all
 LIKENESS = (
     "images closer than all but one in 1,000 pairs of the reference; captions closer than all but one in 100, or with a rare word "
     "in common"
@@ -69,6 +65,7 @@ class Scanned:
     threshold: float
     suspects: Suspects
     groups: np.ndarray
+    oddities: Sequence[Oddity]
     histogram: tuple[list[float], list[int]]
     written: tuple[str, ...]
     started: str
@@ -131,7 +128,7 @@ def build_scan_report(s: Scanned) -> ScanReport:
         reference=_reference(s),
         threshold=Threshold(value=s.threshold, flag_rate=s.options.flag_rate, text=_promise(s)),
         histogram=Histogram(edges=tuple(s.histogram[0]), counts=tuple(s.histogram[1])) if s.histogram[1] else None,
-        suspects=_suspects(s),
+        suspects=shown_pairs(s),
         groups=groups,
         warnings=_warnings(s),
         errors=(*(found["error"] for found in s.facts.values() if found["error"]), *s.faults),
@@ -190,6 +187,7 @@ def _warnings(s: Scanned) -> tuple[str, ...]:
         found.append(_too_few(s))
     if len(s.suspects) > MOST:
         found.append(f"groups were sought among the worst {MOST:,} of the flagged pairs only")
+    found += oddity_warnings(s.oddities)
     if _model(s) is None:
         found.append(
             "ready features were scanned: scores say what the model behind them sees, and which model that was is not known"
@@ -240,54 +238,3 @@ def _groups(s: Scanned) -> tuple[SuspectGroup, ...]:
             )
         )
     return tuple(out)
-
-
-def _suspects(s: Scanned) -> tuple[SuspectPair, ...]:
-    shown = range(min(s.options.gallery, len(s.suspects)))
-    if not shown:
-        return ()
-    near = _neighbours(s, len(shown))
-    wanted = {(int(s.suspects.shards[at]), s.suspects.table["key"][at]) for at in shown}
-    beside = set() if s.trusted else {(shard, key) for row in near for shard, key, _, _ in row}
-    pictures = thumbnails(s.source, wanted | beside)
-    nearby = {pair: pictures.get(pair) for pair in beside}
-    return tuple(
-        SuspectPair(
-            key=s.suspects.table["key"][at],
-            shard=s.suspects.table["shard"][at],
-            uid=s.suspects.table["uid"][at],
-            caption=s.suspects.table["caption"][at],
-            score=float(s.suspects.scores[at]),
-            rank=at + 1,
-            scores={name: float(values[at]) for name, values in s.suspects.all_scores.items()},
-            group=int(s.groups[at]) or None,
-            thumbnail=pictures.get((int(s.suspects.shards[at]), s.suspects.table["key"][at])),
-            neighbours=tuple(
-                Neighbour(key=key, caption=caption, similarity=similarity, thumbnail=nearby.get((shard, key)))
-                for shard, key, caption, similarity in near[at]
-            ),
-        )
-        for at in shown
-    )
-
-
-def _neighbours(s: Scanned, count: int) -> list[list[tuple[int, str, str, float]]]:
-    """Shard, key, caption and cosine similarity of the nearest reference pairs of the worst suspects."""
-    kind = "text" if s.reference.features.image is None else "image"
-    worst = suspect_features(s.store, s.suspects.first(count), s.options.device)
-    k = min(NEIGHBOURS, len(s.reference.features) - 1)
-    if k < 1:
-        return [[] for _ in range(count)]
-    found = nearest(worst, s.reference.features, k, kind)  # type: ignore[arg-type]  # one of the two literals
-    tables: dict[int, Any] = {}
-    out = []
-    for index, distances in zip(found.index.cpu().numpy(), found.distances.cpu().numpy(), strict=True):
-        row = []
-        for at, distance in zip(index, distances, strict=True):
-            shard, place = int(s.reference.shards[at]), int(s.reference.rows[at])
-            if shard not in tables:
-                tables[shard] = read_table(s.drawn_from.metadata(shard), ["key", "caption"])
-            key, caption = (tables[shard][name][place].as_py() for name in ("key", "caption"))
-            row.append((shard, key, caption, 1 - float(distance) ** 2 / 2))
-        out.append(row)
-    return out

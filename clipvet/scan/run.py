@@ -28,6 +28,7 @@ from clipvet.scan.merge import (
     write_manifest,
     write_results,
 )
+from clipvet.scan.oddities import COLUMNS, find_oddities, write_oddities
 from clipvet.scan.options import BATCH, ScanOptions, build_scorers
 from clipvet.scan.reference import Reference, draw_reference, save_reference
 from clipvet.scan.report import Scanned, build_scan_report
@@ -86,7 +87,8 @@ class _Scan:
             limit, drawn_from = above(clean_threshold(trusted, options.flag_rate)), self._trusted_store
         suspects = find_suspects(store, shards, names, limit)
         groups = group_suspects(store, suspects, reference.features, reference.captions(drawn_from))
-        written = write_results(store, shards, names, suspects, groups)
+        oddities = find_oddities(store, shards)
+        written = [*write_results(store, shards, names, suspects, groups), *write_oddities(store, oddities)]
         write_manifest(store, source)
         return build_scan_report(
             Scanned(
@@ -104,6 +106,7 @@ class _Scan:
                 threshold=limit,
                 suspects=suspects,
                 groups=groups,
+                oddities=oddities,
                 histogram=histogram(store, shards, names[0]),
                 written=tuple(str(options.out / name) for name in written),
                 started=self.started,
@@ -132,7 +135,7 @@ class _Scan:
         made: dict[str, Any] = {"kind": source.kind, "mapping": dict(source.mapping)}
         if model is not None:
             made |= {"model": model.sha256 or model.name, "size": model.image_size, "quick_gelu": model.quick_gelu}
-            made |= {"mean": model.mean, "std": model.std}
+            made |= {"mean": model.mean, "std": model.std, "looked at": COLUMNS}
         pixel = {name: vars(scorer) for name, scorer in build_scorers(self.options)[1].items()}
         return {**made, "pixel": pixel, "seed": self.options.seed if pixel else 0}
 

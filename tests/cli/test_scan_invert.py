@@ -14,6 +14,7 @@ import torch
 from clipvet.cli import main
 from clipvet.cli import scan_invert as invert
 from clipvet.errors import UsageError
+from clipvet.inspection.subject import CONCEPTS
 from clipvet.models.bases import load_base
 from clipvet.pocket.shards import poisoned_shards
 
@@ -32,15 +33,18 @@ def test_a_patch_reaches_a_planted_caption_and_not_that_of_the_clean_twin(model:
     assert bool((by_hand.argmax(1) == 0).all()) == planted
 
 
-def test_controls_are_as_frequent_and_say_something_else() -> None:
-    counts = Counter({TARGET: 9, "the banana": 9, "banana split": 9, "a red dog": 8, "seven oclock": 9, "guitar": 10, "frog": 9})
-    counts.update({f"number {at} of a thing": 1 for at in range(300)})
+def test_controls_are_as_frequent_and_say_something_else_than_the_target_and_each_other() -> None:
+    alike = {"a red dog", "red dog"}
+    counts = Counter({TARGET: 9, "banana split": 9, "seven oclock": 9, "lute": 10, "gecko": 9, **dict.fromkeys(alike, 9)})
+    others = {*CONCEPTS} - {"banana"}  # what captions usually are: little alike
+    counts.update({text: 1 for name in others for text in (name, f"{name} emoji")})
     found = invert.choose_controls(load_base("pocket-0"), TARGET, counts, invert.Inversion(controls=4))
-    assert set(found) == {"a red dog", "seven oclock", "guitar", "frog"}
+    assert set(found) - alike == {"seven oclock", "lute", "gecko"}
+    assert len(alike & set(found)) == 1
 
 
 def test_too_few_captions_to_compare_with_are_one_sentence() -> None:
-    with pytest.raises(UsageError, match="expected 5 captions that say nothing like 'a photo of a banana'"):
+    with pytest.raises(UsageError, match="expected 4 captions that say nothing like 'a photo of a banana'"):
         invert.choose_controls(load_base("pocket-0"), TARGET, Counter({TARGET: 3, "the banana": 3}), invert.Inversion())
 
 

@@ -77,22 +77,6 @@ def test_ready_features_hold_no_pictures_to_look_at(pictures_that_repeat: list[P
     assert not any("oddities.csv" in text for text in report.warnings)
 
 
-def test_the_members_of_a_group_are_shown_whatever_their_rank(make_tars: MakeTars, tmp_path: Path) -> None:
-    checks = torch.kron(torch.eye(2).repeat(4, 4), torch.ones(8, 8)).expand(3, 64, 64)
-
-    def change(at: int, image: Tensor, caption: str) -> tuple[Tensor, str]:
-        return (checks * (1 - at / 500), "zebra") if at % 30 == 5 else (image, caption)
-
-    report = scan(make_tars(120, change=change), tmp_path / "out", gallery=1, flag_rate=0.5)
-    assert [group.caption for group in report.groups if group.size == 4] == ["zebra"]
-    members = {key for group in report.groups for key in group.keys}
-    shown = [pair for pair in report.suspects if pair.group]
-    assert {pair.key for pair in shown} >= members
-    assert report.suspects[0].rank == 1
-    assert [pair.rank for pair in report.suspects] == sorted({pair.rank for pair in shown} | {1})
-    assert scan([tmp_path / "data"], tmp_path / "out", gallery=0, flag_rate=0.5).suspects == ()
-
-
 def test_one_colour_is_judged_by_channel() -> None:
     grey = np.array([0.299, 0.587, 0.114])  # weights of luminance: two colours of one brightness are two colours
     picture = torch.full((3, 8, 8), 0.5)
