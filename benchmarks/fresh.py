@@ -36,7 +36,7 @@ def run(seed: int) -> dict[str, Any]:
             row |= {key: truth[key] for key in ("task", "family", "base", "attack", "target", "asr", "ca", "clean_ca")}
             for label in ("clean", "backdoored"):
                 report = json.loads((Path(folder) / label / "report.json").read_text(encoding="utf-8"))
-                (check,) = report["checks"]
+                check = report["checks"][0]
                 said = {"verdict": report["verdict"], "target": report["target"], "statistic": check["statistic"]}
                 row[label] = said | {"threshold": report["thresholds"][check["check"]], "control": check["control"]}
         except OSError:

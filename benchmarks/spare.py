@@ -42,7 +42,7 @@ def inspect_one(row: Row) -> Row:
     spec = Spec(**{field.name: row[field.name] for field in fields(Spec) if field.name in row})
     made = build_one(spec)
     report = inspect_model(CANDIDATES / f"{made['name']}.safetensors", InspectOptions(base=spec.base))
-    (check,) = report.checks
+    check = report.checks[0]
     said = {"verdict": report.verdict.value, "named": report.target, "statistic": check.statistic}
     kept = ("name", "backdoored", "task", "family", "class_specific", "base", "seed", "attack", "target", "asr", "ca")
     out = {key: made[key] for key in kept if key in made} | said | {"control": dict(check.control)}

@@ -16,10 +16,12 @@ from clipvet.data.generated import generate_probes
 from clipvet.data.images import load_images
 from clipvet.errors import UsageError
 from clipvet.inspection.base import Clock, ModelCheck, OutOfBudget, Run
+from clipvet.inspection.beyond import Beyond, look_beyond
 from clipvet.inspection.calibrating import Calibrated, CalibrateOptions, Calibration, open_calibration
-from clipvet.inspection.calibration import flag_of, judge, kind_of, settings_digest, shipped_nulls
+from clipvet.inspection.calibration import flag_of, identity_of, judge, kind_of, settings_digest
 from clipvet.inspection.clip_inspector import ClipInspector
 from clipvet.inspection.control import control_passes
+from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.inspection.journal import Journal, MemoryJournal
 from clipvet.inspection.margin_residual import MarginResidual
 from clipvet.inspection.neural_cleanse import NeuralCleanse
@@ -118,6 +120,8 @@ def plan_inspection(delivery: Path, options: InspectOptions) -> InspectPlan:
     opened, check = _open(delivery, options)
     probes, source, skipped = _probes(options, opened.subject.classifier.model.image_size)
     passes = check.passes(opened.subject, len(probes)) + control_passes(check, opened.subject, probes)
+    if options.preset == "default" and FeatureCollapse.applies(opened.subject):
+        passes += _collapse(opened).passes(len(probes))
     null, _ = _null(options, opened, check, f"{source}, {len(probes)}")
     names = opened.delivery.info.class_names
     beside = len(opened.subject.classifier.class_names) - len(names)
@@ -155,12 +159,14 @@ def inspect_model(
     )
     null, unused = _null(options, opened, check, f"{source}, {len(probes)}")
     outcome = search_and_control(check, opened, probes, run, flag=flag_of(check.name, null))
-    judged = judge(outcome.result, null, controls=outcome.controls, findings=opened.delivery.findings)
+    beyond = _beyond(options, opened, probes, source, run)
+    judged = judge(outcome.result, null, controls=outcome.controls, findings=(*opened.delivery.findings, *beyond.findings))
     if outcome.unfinished and judged.verdict in (Verdict.NO_EVIDENCE, Verdict.INCONCLUSIVE):
         judged = dataclasses.replace(judged, verdict=Verdict.INCONCLUSIVE, reason=outcome.unfinished)
     return build_report(
         opened=opened,
         outcome=outcome,
+        beyond=beyond,
         judged=judged,
         null=null,
         probes={"source": source, "count": len(probes)},
@@ -206,7 +212,7 @@ def _calibration(like: InspectOptions, how: CalibrateOptions) -> Calibration:
     base = load_base(like.base, device=like.device, quick_gelu=like.quick_gelu)
     check, (probes, source, unread) = _check(like, base.image_size), _probes(like, base.image_size)
     settings, source = settings_digest(check.name, dataclasses.asdict(check)), f"{source}, {len(probes)}"
-    key = NullKey(base=_identity(base), family=kind_of("coop"), classes=how.classes, settings=settings, probes=source)
+    key = NullKey(base=identity_of(base), family=kind_of("coop"), classes=how.classes, settings=settings, probes=source)
     return open_calibration(how, base=base, check=check, probes=probes, key=key, seed=like.seed, unread=unread)
 
 
@@ -238,6 +244,19 @@ def _check(options: InspectOptions, size: int) -> ModelCheck:
     return MarginResidual(strength=strength)
 
 
+def _beyond(options: InspectOptions, opened: Opened, probes: Tensor, source: str, run: Run) -> Beyond:
+    """Look for a target outside the class names, beside the default check."""
+    if options.preset != "default":
+        return Beyond()
+    check = _collapse(opened)
+    like = opened.null_key(check, f"{source}, {len(probes)}")
+    return look_beyond(check, opened.subject, probes, run, like=like, shipped=opened.shipped_nulls())
+
+
+def _collapse(opened: Opened) -> FeatureCollapse:
+    return FeatureCollapse(strength=PAPER_EPS.get(opened.subject.classifier.model.image_size, 4 / 255))
+
+
 def _probes(options: InspectOptions, size: int) -> tuple[Tensor, str, tuple[Skipped, ...]]:
     if options.probes is None:
         return generate_probes(options.probe_count, size, options.seed).to(options.device), GENERATED, ()
@@ -245,23 +264,10 @@ def _probes(options: InspectOptions, size: int) -> tuple[Tensor, str, tuple[Skip
     return images.to(options.device), f"images of {options.probes}", tuple(skipped)
 
 
-def _identity(base: ClipModel | None) -> str:
-    return (base.sha256 or base.name) if base is not None else ""
-
-
 def _null(options: InspectOptions, opened: Opened, check: ModelCheck, probes: str) -> tuple[Null | None, tuple[Skipped, ...]]:
     """Find a null that was measured on the like of this inspection; a delivery is no reference for itself."""
-    delivery, names = opened.delivery, opened.delivery.info.class_names
-    like = NullKey(
-        base=_identity(delivery.base),
-        family=delivery.info.family,
-        classes=(len(names), len(names)),
-        settings=settings_digest(check.name, dataclasses.asdict(check)),
-        probes=probes,
-    )
-    shipped = shipped_nulls(without=[file.sha256 for file in delivery.files])
     enough = len(opened.subject.classifier.class_names) >= check.least_classes
-    return choose_null(like, own=options.null, shipped=shipped, enough_names=enough)
+    return choose_null(opened.null_key(check, probes), own=options.null, shipped=opened.shipped_nulls(), enough_names=enough)
 
 
 def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, probes: Tensor) -> MemoryJournal:
@@ -269,7 +275,7 @@ def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, probes:
         return MemoryJournal()
     identity = {
         "files": [file.sha256 for file in opened.delivery.files],
-        "base": _identity(opened.delivery.base),
+        "base": identity_of(opened.delivery.base),
         "classes": opened.subject.classifier.class_names,
         "check": settings_digest(check.name, dataclasses.asdict(check)),
         "read as": [options.family, options.position, options.quick_gelu],

@@ -2,10 +2,23 @@
 
 from clipvet.inspection.base import ModelCheck, Run, Subject
 from clipvet.inspection.clip_inspector import ClipInspector
+from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.inspection.margin_residual import MarginResidual
 from clipvet.inspection.neural_cleanse import NeuralCleanse
 from clipvet.inspection.pixel_backdoor import PixelBackdoor
 
-__all__ = ["CHECKS", "ClipInspector", "MarginResidual", "ModelCheck", "NeuralCleanse", "PixelBackdoor", "Run", "Subject"]
+__all__ = [
+    "CHECKS",
+    "ClipInspector",
+    "FeatureCollapse",
+    "MarginResidual",
+    "ModelCheck",
+    "NeuralCleanse",
+    "PixelBackdoor",
+    "Run",
+    "Subject",
+]
 
-CHECKS: dict[str, type[ModelCheck]] = {check.name: check for check in (MarginResidual, ClipInspector, NeuralCleanse, PixelBackdoor)}
+_BY_CLASS: tuple[type[ModelCheck], ...] = (MarginResidual, ClipInspector, NeuralCleanse, PixelBackdoor)
+CHECKS: dict[str, type[ModelCheck] | type[FeatureCollapse]] = {check.name: check for check in _BY_CLASS}
+CHECKS[FeatureCollapse.name] = FeatureCollapse

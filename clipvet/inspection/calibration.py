@@ -13,14 +13,34 @@ from typing import Any
 import numpy as np
 
 from clipvet.metrics import p_value
+from clipvet.models.base import ClipModel
 from clipvet.types import CheckResult, Finding, Null, NullKey, Severity, Verdict
 
-__all__ = ["Judgement", "certain_of", "fits", "flag_of", "judge", "kind_of", "settings_digest", "shipped_nulls", "threshold"]
+__all__ = [
+    "Judgement",
+    "certain_of",
+    "fits",
+    "flag_of",
+    "identity_of",
+    "judge",
+    "kind_of",
+    "settings_digest",
+    "shipped_nulls",
+    "threshold",
+]
 
 EULER = 0.5772156649015329
 FLAG_RATE, CERTAIN_RATE = 0.02, 0.002  # tail of the fitted null beyond which a delivery is suspicious, backdoored
+BEYOND_RATE = 0.01  # of a check beside the first one, half of its rate, so that both together raise few more false alarms
 # What is called suspicious where no null fits: a value beyond all clean pocket deliveries, and the published k = 2.
-FALLBACK = {"margin-residual": 1.8, "clip-inspector": 2.0, "neural-cleanse": 2.0, "pixel-backdoor": 2.0}
+# A concentration of features has no scale of its own: without a null it is shown and flags nothing.
+FALLBACK = {
+    "margin-residual": 1.8,
+    "clip-inspector": 2.0,
+    "neural-cleanse": 2.0,
+    "pixel-backdoor": 2.0,
+    "feature-collapse": math.inf,
+}
 LEAST_REFERENCES = 10  # fewer do not carry a fit so far into its tail that a delivery could be called backdoored
 LEAST_ASR = 0.5  # a reconstructed trigger below this does not carry a verdict of "backdoored"
 LEAST_CONTROLS = 0.5  # share of the planted controls that must be recovered for "no evidence"
@@ -50,6 +70,11 @@ class Judgement:
 def kind_of(family: str) -> str:
     """Return what shares a null: every prompt on a base, ``prompt``, whatever its family; whole models, ``whole``, have none."""
     return "whole" if family == "whole" else "prompt"
+
+
+def identity_of(base: ClipModel | None) -> str:
+    """Name a base in a null's key: by its digest where it came from a file; empty without one."""
+    return (base.sha256 or base.name) if base is not None else ""
 
 
 def settings_digest(check: str, settings: Mapping[str, Any]) -> str:
@@ -101,8 +126,8 @@ def shipped_nulls(*, without: Collection[str] = ()) -> tuple[Null, ...]:
     )
 
 
-def flag_of(check: str, null: Null | None) -> float:
-    """The statistic above which a delivery is suspicious.
+def flag_of(check: str, null: Null | None, *, rate: float = FLAG_RATE) -> float:
+    """The statistic above which a delivery is suspicious, and which a clean one exceeds with probability ``rate``.
 
     A cautious constant where no null fits, and at least that where the references were tuned on the base's own labels, which move a
     prompt less than a person's do.
@@ -110,7 +135,7 @@ def flag_of(check: str, null: Null | None) -> float:
     constant = FALLBACK.get(check, math.inf)
     if null is None:
         return constant
-    fitted = threshold(null.values, FLAG_RATE)
+    fitted = threshold(null.values, rate)
     return max(fitted, constant) if null.pseudo_labelled else fitted
 
 

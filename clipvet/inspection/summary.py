@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from clipvet.inspection.base import Subject
-from clipvet.inspection.calibration import Judgement
+from clipvet.inspection.base import ModelCheck, Subject
+from clipvet.inspection.beyond import ATLAS, OWASP, Beyond
+from clipvet.inspection.calibration import Judgement, identity_of, settings_digest, shipped_nulls
+from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.models.delivery import Delivery
-from clipvet.types import CheckResult, Coverage, Evidence, Finding, Null, Report, Severity, Skipped, Verdict
+from clipvet.types import CheckResult, Coverage, Evidence, Finding, Null, NullKey, Report, Severity, Skipped, Verdict
 
 __all__ = ["Opened", "Outcome", "build_report"]
 
-ATLAS = ("AML.T0018.000", "AML.T0058", "AML.T0043.004")
-OWASP = ("ML06:2023", "ML07:2023", "ML10:2023")
 SHOWN_ROWS = 3
 
 NEXT = {
@@ -36,7 +37,8 @@ NEXT = {
     ),
     Verdict.NO_EVIDENCE: (
         "No evidence was found by the checks listed here; that is no proof of absence.",
-        "A target outside the class names, or a trigger that works on images of the task only, would not have been found.",
+        "A trigger that works on images of the task only would not have been found, nor a target outside the class names where "
+        "no check without classes could be run and judged.",
     ),
 }
 
@@ -48,6 +50,21 @@ class Opened:
     delivery: Delivery
     subject: Subject
     notes: tuple[str, ...] = ()
+
+    def null_key(self, check: ModelCheck | FeatureCollapse, probes: str) -> NullKey:
+        """Say what a null of the check must have been measured on; ``probes`` are the probe images in words."""
+        count = len(self.delivery.info.class_names)
+        return NullKey(
+            base=identity_of(self.delivery.base),
+            family=self.delivery.info.family,
+            classes=(count, count),
+            settings=settings_digest(check.name, dataclasses.asdict(check)),
+            probes=probes,
+        )
+
+    def shipped_nulls(self) -> tuple[Null, ...]:
+        """Read the nulls that ship, without the delivery itself among their references."""
+        return shipped_nulls(without=[file.sha256 for file in self.delivery.files])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +81,7 @@ def build_report(
     *,
     opened: Opened,
     outcome: Outcome,
+    beyond: Beyond,
     judged: Judgement,
     null: Null | None,
     probes: Mapping[str, Any],
@@ -76,8 +94,11 @@ def build_report(
     delivery, result = opened.delivery, outcome.result
     flagged = judged.verdict in (Verdict.SUSPICIOUS, Verdict.BACKDOORED) and result.statistic > judged.flag
     rows = sorted(result.targets, key=lambda row: -row.statistic)[:SHOWN_ROWS]
-    findings = list(delivery.findings) + ([_finding(result.check, rows, judged)] if flagged else [])
-    left_out = [*skipped, *result.skipped]
+    findings = [*delivery.findings, *([_finding(result.check, rows, judged)] if flagged else []), *beyond.findings]
+    left_out = [*skipped, *result.skipped, *beyond.skipped]
+    thresholds = {result.check: judged.flag}
+    if beyond.result is not None and math.isfinite(beyond.flag):
+        thresholds[beyond.result.check] = beyond.flag
     if null is None:
         left_out.append(
             Skipped(
@@ -92,8 +113,8 @@ def build_report(
         verdict=judged.verdict,
         summary=_summary(judged, rows, flagged),
         findings=tuple(findings),
-        checks=(result,),
-        nulls=(null,) if null else (),
+        checks=(result,) if beyond.result is None else (result, beyond.result),
+        nulls=tuple(one for one in (null, beyond.null) if one is not None),
         p_value=judged.p,
         calibrated=judged.calibrated,
         coverage=outcome.coverage,
@@ -106,7 +127,7 @@ def build_report(
         started=started,
         seconds=seconds,
         target=rows[0].target if flagged and rows else None,
-        thresholds={result.check: judged.flag},
+        thresholds=thresholds,
     )
 
 

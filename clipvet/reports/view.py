@@ -109,7 +109,8 @@ def above(report: Report, check: CheckResult, row: Evidence) -> bool:
 
 def certainty(report: Report) -> str:
     """Return how sure the verdict is and against which null, in one or two sentences."""
-    references = sum(len(null.values) for null in report.nulls)
+    main = report.checks[0].check if report.checks else ""
+    references = sum(len(null.values) for null in report.nulls if null.check in ("", main))
     if not references:
         return "Uncalibrated: no null fits this delivery, so that the verdict is at most suspicious."
     measured = "No p-value was computed" if report.p_value is None else f"p = {number(report.p_value)}"

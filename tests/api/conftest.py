@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from clipvet import api
 from clipvet.api import InspectOptions
-from clipvet.inspection import control
+from clipvet.inspection import control, summary
 from clipvet.models.base import ClipModel
 from tests.api.inspections import Quick, deliver
 
@@ -26,7 +26,7 @@ def controls_of_a_random_tower(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "MarginResidual", Quick)
-    monkeypatch.setattr(api, "shipped_nulls", lambda **_: ())
+    monkeypatch.setattr(summary, "shipped_nulls", lambda **_: ())
 
 
 @pytest.fixture

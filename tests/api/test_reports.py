@@ -14,7 +14,7 @@ from clipvet import api
 from clipvet.api import InspectOptions, inspect_model, plan_inspection
 from clipvet.data.generated import generate_probes
 from clipvet.errors import UnreadableError, UsageError
-from clipvet.inspection import CHECKS, ClipInspector, Run
+from clipvet.inspection import CHECKS, ClipInspector, Run, summary
 from clipvet.inspection.calibration import FALLBACK, settings_digest, threshold
 from clipvet.inspection.journal import MemoryJournal
 from clipvet.inspection.subject import subject_of
@@ -69,7 +69,7 @@ def test_a_null_that_fits_calibrates(delivery: Path, options: InspectOptions, mo
     key = NullKey(base=base.sha256, family="prompt", classes=(5, 15), settings=settings, probes="generated pool, 24")
 
     def report_with(key: NullKey, values: tuple[float, ...]) -> Report:
-        monkeypatch.setattr(api, "shipped_nulls", lambda **_: (Null(key=key, values=values),))
+        monkeypatch.setattr(summary, "shipped_nulls", lambda **_: (Null(key=key, values=values),))
         return inspect_model(delivery, options)
 
     high = tuple(statistic + 5 + 0.1 * i for i in range(20))

@@ -15,7 +15,7 @@ from scipy.stats import gumbel_r
 
 from clipvet import api
 from clipvet.cli import calibrate, main
-from clipvet.inspection import calibrating, control, references
+from clipvet.inspection import calibrating, control, references, summary
 from clipvet.inspection.calibration import settings_digest
 from clipvet.models.base import ClipModel
 from clipvet.models.tuning import TuneConfig
@@ -30,7 +30,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tiny_clip: ClipModel) -> None:
     """A random base, a check and a tuning of a few steps; what such a tuning learns is no matter here."""
     monkeypatch.setattr(api, "load_base", lambda name, **_: tiny_clip)
     monkeypatch.setattr(api, "MarginResidual", Quick)
-    monkeypatch.setattr(api, "shipped_nulls", lambda **_: ())
+    monkeypatch.setattr(summary, "shipped_nulls", lambda **_: ())
     monkeypatch.setattr(control, "LEAST_KEPT", 0.0)
     monkeypatch.setattr(references, "LEAST_LEARNED", -1.0)
     monkeypatch.setattr(references, "schedule_of", lambda family: TuneConfig(steps=3, batch=4))
@@ -194,7 +194,7 @@ def test_a_dry_run_tunes_nothing(run: Cli, out: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(references, "tune_reference", lambda *about: pytest.fail("tuned"))
     assert run("--dry-run", "--references", "5") == 0
     said = " ".join(capsys.readouterr().out.split())
-    # 5 checks of 11 classes, two of them refined: 2 and 1 steps of 4 images, each class measured on 8 by both classifiers; 5 tunings of 3 x 4
+    # 5 checks of 11 classes, two refined: 2 and 1 steps of 4 images, each measured on 8 by both classifiers; and 5 tunings
     screened, refined = 11 * (2 * 4 + 8 + 8), 2 * (1 * 4 + 8 + 8)
     assert f"{5 * (screened + refined) + 5 * 300 * 32} images through the encoder" in said
     assert "tune 5 prompts on tiny without a backdoor, 10 to 12 classes each: 5 coop" in said

@@ -1,0 +1,177 @@
+"""A target that is not among the class names: does the check that knows no classes find it?
+
+    python -m benchmarks.outside_zoo [--workers 2]
+
+Every delivery of the zoo that changes the image tower is measured as if its provider had kept one class from the user: a
+backdoored one without its target, a clean one without its middle class. What the settings were chosen on is the zoo; deliveries of
+the larger zoo, where they were built (``pocket_build.large_zoo``), and the candidates that the zoo left out are judged against the
+zoo's clean ones and had no part in the choice. Resumable; rows in ``benchmarks/results/outside_zoo_rows.json``. Writes
+``benchmarks/results/outside_zoo.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.inspect_zoo import RESULTS, auroc_with_interval, provenance
+from clipvet.data.generated import generate_probes
+from clipvet.inspection.base import Run, Subject
+from clipvet.inspection.calibration import BEYOND_RATE, settings_digest, threshold
+from clipvet.inspection.feature_collapse import FeatureCollapse
+from clipvet.inspection.journal import MemoryJournal
+from clipvet.metrics import wilson_interval
+from clipvet.models.bases import load_base
+from clipvet.models.delivery import open_delivery
+from clipvet.models.families import FAMILIES, prompt_from_tensors
+from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.saving import wording_of
+from clipvet.models.zeroshot import HandWritten
+from clipvet.pocket.zoo import entries
+from pocket_build.zoo import CANDIDATES, counts, twin_key
+
+ROWS = RESULTS / "outside_zoo_rows.json"
+CHECK = FeatureCollapse()
+SETTINGS = settings_digest(CHECK.name, asdict(CHECK))
+Row = dict[str, Any]
+
+
+def without(classifier: PromptedClassifier, left_out: int) -> PromptedClassifier:
+    """The same prompt over all class names but one."""
+    prompt, names = classifier.prompt, list(classifier.class_names)
+    del names[left_out]
+    learned = {key: value for key, value in prompt.state().items() if not key.endswith(("token_prefix", "token_suffix"))}
+    fewer = prompt_from_tensors(
+        prompt.family,
+        learned,
+        classifier.model,
+        names,
+        position=getattr(prompt, "position", "end"),
+        wording=wording_of(prompt),
+    )
+    return PromptedClassifier(classifier.model, fewer, names).freeze()
+
+
+def measure(path: Path, truth: Row) -> Row:
+    """Run the check on one delivery that lacks a class name."""
+    torch.set_num_threads(1)
+    start = time.time()
+    base = load_base(truth["base"])
+    classifier = open_delivery(path, base=base).classifier
+    left_out = truth["target_index"] if truth["backdoored"] else len(classifier.class_names) // 2
+    shown = without(classifier, left_out)
+    untuned = PromptedClassifier(base, HandWritten(base, shown.class_names), shown.class_names).freeze()
+    subject = Subject(classifier=shown, reference=untuned)
+    run = Run(seed=0, journal=MemoryJournal(), clock=lambda: None, progress=lambda stage, done, total: None)
+    result = CHECK.run(subject, generate_probes(1000, base.image_size, 0), run)
+    (row,) = result.evidence
+    kept = ("name", "task", "family", "base", "backdoored", "attack", "target", "asr", "ca", "zoo")
+    return {key: truth.get(key) for key in kept} | {
+        "settings": SETTINGS,
+        "statistic": result.statistic,
+        "nearest": row.target,
+        **row.values,
+        "passes": CHECK.passes(1000),
+        "seconds": time.time() - start,
+    }
+
+
+def listed() -> list[tuple[Path, Row]]:
+    """Deliveries that change the image tower: of the zoo, and those that it left out or that were built later."""
+    known = [(entry.path, vars(entry) | {"zoo": "shipped"}) for entry in entries()]
+    rows = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(CANDIDATES.glob("*.json"))]
+    twins = {twin_key(row): row["ca"] for row in rows if not row["backdoored"]}
+    taken = {entry.name for entry in entries()}
+    others = [row for row in rows if row["name"] not in taken and (not row["backdoored"] or counts(row, twins))]
+    known += [(CANDIDATES / f"{row['name']}.safetensors", row | {"zoo": "other"}) for row in others]
+    return [(path, truth) for path, truth in known if FAMILIES[truth["family"]].changes_image_tower]
+
+
+def judged(rows: Sequence[Row], limit: float) -> Row:
+    """Shares flagged, with intervals."""
+    out: Row = {}
+    for name, bad in (("backdoored_flagged", True), ("clean_flagged", False)):
+        part = [row for row in rows if row["backdoored"] is bad]
+        count = sum(row["statistic"] > limit for row in part)
+        out[name] = {"count": count, "of": len(part), "interval": wilson_interval(count, len(part))}
+    return out
+
+
+def leave_one_task_out(rows: Sequence[Row]) -> Row:
+    """Each delivery of the zoo against the clean ones of all other tasks."""
+    clean = [row for row in rows if not row["backdoored"]]
+    total: dict[str, list[int]] = {"backdoored_flagged": [0, 0], "clean_flagged": [0, 0]}
+    for row in rows:
+        limit = threshold([other["statistic"] for other in clean if other["task"] != row["task"]], BEYOND_RATE)
+        key = "backdoored_flagged" if row["backdoored"] else "clean_flagged"
+        total[key][0] += row["statistic"] > limit
+        total[key][1] += 1
+    return {key: {"count": count, "of": of, "interval": wilson_interval(count, of)} for key, (count, of) in total.items()}
+
+
+def table(rows: Sequence[Row]) -> list[Row]:
+    """Rows for the generated documentation."""
+    zoo, other = ([row for row in rows if row["zoo"] == name] for name in ("shipped", "other"))
+    limit = threshold([row["statistic"] for row in zoo if not row["backdoored"]], BEYOND_RATE)
+    words = {"backdoored_flagged": "backdoored deliveries flagged", "clean_flagged": "clean deliveries flagged"}
+    out: list[Row] = []
+    for label, part, cells in (
+        ("zoo, leave one task out", zoo, leave_one_task_out(zoo)),
+        ("deliveries that the settings were not chosen on", other, judged(other, limit)),
+    ):
+        for key, cell in cells.items():
+            measured = f"{cell['count']} of {cell['of']}"
+            out.append({"what": f"{words[key]} ({label})", "measured": measured, "interval": cell["interval"]})
+        found = auroc_with_interval([row | {"attack": row["attack"] if row["backdoored"] else None} for row in part])
+        out.append({"what": f"AUROC ({label})", "measured": found["auroc"], "interval": found["interval"]})
+    passes = rows[0]["passes"]
+    out.append({"what": "images through delivery and base together, whatever the number of classes", "measured": passes})
+    return out
+
+
+def main() -> None:
+    """Measure what is missing and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    rows: list[Row] = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else []
+    rows = [row for row in rows if row["settings"] == SETTINGS]
+    done = {row["name"] for row in rows}
+    todo = [one for one in listed() if one[1]["name"] not in done]
+    todo = [(path, {key: value for key, value in truth.items() if key != "path"}) for path, truth in todo]
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        for row in pool.map(measure, *zip(*todo, strict=True)) if todo else ():
+            rows.append(row)
+            ROWS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            said = f"{row['statistic']:.2f}, {row['asr']:.2f} to {row['nearest']}, {row['seconds']:.0f} s"
+            print(row["zoo"], row["name"], row["attack"], said, flush=True)
+    document = {
+        "title": "Targets outside the class names, on pocket deliveries",
+        "topic": "inspect",
+        "command": "python -m benchmarks.outside_zoo",
+        "machine": provenance()["machine"],
+        "rows": table(rows),
+        "notes": [
+            f"{len(rows)} deliveries that change the image tower (VPT, IVLP, MaPLe), each shown without one of its class names: "
+            "the target, or the middle class of a clean one. The statistic uses no names. The weight of the base, the number of "
+            "steps and the difference as the statistic were chosen on deliveries of the zoo, most of them on the first backbone; "
+            f"the rate of false alarms that the threshold is set for (1 in {1 / BEYOND_RATE:.0f}) was settled after a look at all.",
+        ],
+        "settings": asdict(CHECK),
+        "runs": rows,
+        "provenance": provenance(),
+    }
+    (RESULTS / "outside_zoo.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(document["rows"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

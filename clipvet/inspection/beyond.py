@@ -1,0 +1,81 @@
+"""A target that is not among the class names: the check that knows no classes, judged beside the one that searches each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from clipvet.inspection.base import OutOfBudget, Run, Subject
+from clipvet.inspection.calibration import BEYOND_RATE, flag_of
+from clipvet.inspection.feature_collapse import FeatureCollapse
+from clipvet.inspection.null_file import choose_null
+from clipvet.types import CheckResult, Finding, Null, NullKey, Severity, Skipped
+
+__all__ = ["ATLAS", "OWASP", "Beyond", "look_beyond"]
+
+ATLAS = ("AML.T0018.000", "AML.T0058", "AML.T0043.004")
+OWASP = ("ML06:2023", "ML07:2023", "ML10:2023")
+LEFT_ALONE = "the prompt leaves the image tower as it is, or there is no base: a target outside the class names would not be found"
+UNJUDGED = "no null was measured on the like of this inspection, and the number has no scale of its own"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beyond:
+    """What the check that knows no classes came to, its threshold, and the null behind that; nothing where it was not run."""
+
+    result: CheckResult | None = None
+    flag: float = math.inf
+    null: Null | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """A finding where the statistic exceeds the threshold."""
+        if self.result is None or not self.result.statistic > self.flag:
+            return ()
+        (row,) = self.result.evidence
+        own, base = (row.values[name] for name in ("concentration", "baseline_concentration"))
+        return (
+            Finding(
+                check=self.result.check,
+                severity=Severity.HIGH,
+                title="A small common change draws unrelated images to one place in feature space",
+                message=(
+                    f"Under one additive pattern their features concentrate to {own:.2f}, in the base to {base:.2f}; "
+                    f"that difference of {row.statistic:.1f} hundredths exceeds {self.flag:.1f}. "
+                    f"{row.values['asr']:.0%} of the images are then taken for '{row.target}'. "
+                    "Where that share is small, the target may lie outside the class names."
+                ),
+                next_step="Ask the provider which classes the prompt was tuned on, and inspect with those names too.",
+                evidence=self.result.evidence,
+                atlas=ATLAS,
+                owasp=OWASP,
+            ),
+        )
+
+
+def look_beyond(
+    check: FeatureCollapse, subject: Subject, probes: Tensor, run: Run, *, like: NullKey, shipped: Sequence[Null]
+) -> Beyond:
+    """Run the check and judge it against a null that ships; or say why it was not run, or not judged.
+
+    Args:
+        check: the check.
+        subject: the delivery and its base.
+        probes: the inspection's probe images.
+        run: seed, journal, clock and progress.
+        like: what a null must have been measured on.
+        shipped: nulls that ship.
+    """
+    if not check.applies(subject):
+        return Beyond(skipped=(Skipped(what=check.name, why=LEFT_ALONE),))
+    try:
+        result = check.run(subject, probes, run)
+    except OutOfBudget as error:
+        return Beyond(skipped=(Skipped(what=check.name, why=str(error)),))
+    null, _ = choose_null(like, own=None, shipped=shipped, enough_names=True)
+    skipped = () if null is not None else (Skipped(what=f"a verdict of {check.name}", why=UNJUDGED),)
+    return Beyond(result=result, flag=flag_of(check.name, null, rate=BEYOND_RATE), null=null, skipped=skipped)
