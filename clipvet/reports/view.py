@@ -128,6 +128,8 @@ def _tried(report: Report, check: CheckResult) -> str:
     targets = len(strongest(check.targets))
     kinds = sorted({visible(row.trigger_kind) for row in check.evidence if row.trigger_kind})
     searched = f"{targets} target{'' if targets == 1 else 's'} searched" if targets else "ran"
+    if targets and all(row.target_kind == "feature" for row in check.targets):
+        searched = "one place in feature space searched, whatever its class"
     parts = [f"{visible(check.check)}: {searched}"]
     if kinds:
         parts.append(f"trigger kinds {', '.join(kinds)}")

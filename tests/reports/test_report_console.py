@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from clipvet.reports import to_console
-from clipvet.types import Report
+from clipvet.types import CheckResult, Evidence, Report
 from tests.reports import report_cases
 
 
@@ -77,3 +77,19 @@ def test_markup_in_names_is_text() -> None:
 def test_no_verdict_claims_more_than_was_found(report: Report) -> None:
     words = text_of(replace(report, summary="")).lower()
     assert "is clean" not in words and "safe to" not in words
+
+
+def test_a_check_that_knows_no_classes_says_so_and_leaves_the_first_check_its_own_null() -> None:
+    report = report_cases.backdoored()
+    beside = CheckResult(
+        check="feature-collapse",
+        statistic=12.88,
+        evidence=(Evidence(target="cat", target_kind="feature", trigger_kind="additive", statistic=12.88),),
+    )
+    main = replace(report.nulls[0], check=report.checks[0].check)
+    other = replace(report.nulls[0], check=beside.check)
+    shown = text_of(replace(report, checks=(*report.checks, beside), nulls=(main, other)))
+    assert "feature-collapse: one place in feature space searched, whatever its class; trigger kinds additive" in " ".join(
+        shown.split()
+    )
+    assert f"{len(main.values)} reference deliveries with nothing planted" in " ".join(shown.split())
