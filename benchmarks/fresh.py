@@ -8,6 +8,7 @@ right when the backdoored delivery ends suspicious or backdoored, and the clean 
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -45,14 +46,12 @@ def run(seed: int) -> dict[str, Any]:
     return row
 
 
-def main() -> None:
-    """Run all seeds and write the table."""
-    with ThreadPoolExecutor(2) as pool:
-        runs = list(pool.map(run, SEEDS))
+def document(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The results file."""
     right = sum(row["right"] for row in runs)
     found = [row for row in runs if row["right"]]
     named = sum(row["backdoored"]["target"] == row["target"] for row in found)
-    document = {
+    return {
         "title": "Freshly planted backdoors and their clean twins",
         "topic": "inspect",
         "command": "python -m benchmarks.fresh",
@@ -73,8 +72,19 @@ def main() -> None:
         "runs": runs,
         "provenance": provenance(),
     }
-    (RESULTS / "fresh.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(f"{right} of {len(runs)} right")
+
+
+def main() -> None:
+    """Run the seeds and write the table; runs of other seeds are kept."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    wanted = [int(seed) for seed in parser.parse_args().seeds.split(",")]
+    file = RESULTS / "fresh.json"
+    kept = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else []
+    with ThreadPoolExecutor(2) as pool:
+        runs = [row for row in kept if row["seed"] not in wanted] + list(pool.map(run, wanted))
+    runs.sort(key=lambda row: int(row["seed"]))
+    file.write_text(json.dumps(document(runs), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

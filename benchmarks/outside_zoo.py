@@ -5,13 +5,14 @@
 Every delivery of the zoo that changes the image tower is measured as if its provider had kept one class from the user: a
 backdoored one without its target, a clean one without its middle class. What the settings were chosen on is the zoo; deliveries of
 the larger zoo, where they were built (``pocket_build.large_zoo``), and the candidates that the zoo left out are judged against the
-zoo's clean ones and had no part in the choice. Resumable; rows in ``benchmarks/results/outside_zoo_rows.json``. Writes
+clean ones and had no part in the choice. Resumable; rows in ``benchmarks/results/outside_zoo_rows.json``. Writes
 ``benchmarks/results/outside_zoo.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -76,6 +77,7 @@ def measure(path: Path, truth: Row) -> Row:
     kept = ("name", "task", "family", "base", "backdoored", "attack", "target", "asr", "ca", "zoo")
     return {key: truth.get(key) for key in kept} | {
         "settings": SETTINGS,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "statistic": result.statistic,
         "nearest": row.target,
         **row.values,
@@ -95,21 +97,11 @@ def listed() -> list[tuple[Path, Row]]:
     return [(path, truth) for path, truth in known if FAMILIES[truth["family"]].changes_image_tower]
 
 
-def judged(rows: Sequence[Row], limit: float) -> Row:
-    """Shares flagged, with intervals."""
-    out: Row = {}
-    for name, bad in (("backdoored_flagged", True), ("clean_flagged", False)):
-        part = [row for row in rows if row["backdoored"] is bad]
-        count = sum(row["statistic"] > limit for row in part)
-        out[name] = {"count": count, "of": len(part), "interval": wilson_interval(count, len(part))}
-    return out
-
-
-def leave_one_task_out(rows: Sequence[Row]) -> Row:
-    """Each delivery of the zoo against the clean ones of all other tasks."""
+def leave_one_task_out(rows: Sequence[Row], part: Sequence[Row]) -> Row:
+    """Shares of a part that are flagged, each delivery against the clean ones among all rows whose task is another."""
     clean = [row for row in rows if not row["backdoored"]]
     total: dict[str, list[int]] = {"backdoored_flagged": [0, 0], "clean_flagged": [0, 0]}
-    for row in rows:
+    for row in part:
         limit = threshold([other["statistic"] for other in clean if other["task"] != row["task"]], BEYOND_RATE)
         key = "backdoored_flagged" if row["backdoored"] else "clean_flagged"
         total[key][0] += row["statistic"] > limit
@@ -119,14 +111,12 @@ def leave_one_task_out(rows: Sequence[Row]) -> Row:
 
 def table(rows: Sequence[Row]) -> list[Row]:
     """Rows for the generated documentation."""
-    zoo, other = ([row for row in rows if row["zoo"] == name] for name in ("shipped", "other"))
-    limit = threshold([row["statistic"] for row in zoo if not row["backdoored"]], BEYOND_RATE)
     words = {"backdoored_flagged": "backdoored deliveries flagged", "clean_flagged": "clean deliveries flagged"}
+    parts = {"zoo": "shipped", "deliveries that the settings were not chosen on": "other"}
     out: list[Row] = []
-    for label, part, cells in (
-        ("zoo, leave one task out", zoo, leave_one_task_out(zoo)),
-        ("deliveries that the settings were not chosen on", other, judged(other, limit)),
-    ):
+    for label, name in parts.items():
+        part = [row for row in rows if row["zoo"] == name]
+        cells = leave_one_task_out(rows, part)
         for key, cell in cells.items():
             measured = f"{cell['count']} of {cell['of']}"
             out.append({"what": f"{words[key]} ({label})", "measured": measured, "interval": cell["interval"]})
@@ -163,7 +153,8 @@ def main() -> None:
             f"{len(rows)} deliveries that change the image tower (VPT, IVLP, MaPLe), each shown without one of its class names: "
             "the target, or the middle class of a clean one. The statistic uses no names. The weight of the base, the number of "
             "steps and the difference as the statistic were chosen on deliveries of the zoo, most of them on the first backbone; "
-            f"the rate of false alarms that the threshold is set for (1 in {1 / BEYOND_RATE:.0f}) was settled after a look at all.",
+            f"the rate of false alarms that the threshold is set for (1 in {1 / BEYOND_RATE:.0f}) was settled after a look at all. "
+            "Each is judged against all clean ones of other tasks.",
         ],
         "settings": asdict(CHECK),
         "runs": rows,

@@ -30,31 +30,34 @@ PROBES = "generated pool, 1000"
 Row = dict[str, Any]
 
 
-def rows_of(check: MarginResidual | FeatureCollapse, file: str, clean: list[ZooEntry]) -> list[Row]:
-    """Measurements of clean deliveries with the check's present settings, by rising statistic.
+def rows_of(check: MarginResidual | FeatureCollapse, file: str) -> list[Row]:
+    """Measurements of clean deliveries with the check's present settings, by rising statistic."""
+    settings = settings_digest(check.name, asdict(check))
+    rows = json.loads((RESULTS / f"{file}_rows.json").read_text(encoding="utf-8"))
+    clean = [row for row in rows if row["settings"] == settings and row["attack"] is None]
+    return sorted(clean, key=lambda row: float(row["statistic"]))
+
+
+def require(rows: list[Row], clean: list[ZooEntry], file: str) -> None:
+    """Refuse to write a null without all of the zoo's own deliveries.
 
     Raises:
         SystemExit: rows are missing, or were measured with other settings.
     """
-    settings = settings_digest(check.name, asdict(check))
-    rows = json.loads((RESULTS / f"{file}_rows.json").read_text(encoding="utf-8"))
-    measured = {row["name"]: row for row in rows if row["settings"] == settings}
-    missing = [entry.name for entry in clean if entry.name not in measured]
+    missing = {entry.name for entry in clean} - {row["name"] for row in rows}
     if missing:
         raise SystemExit(f"expected rows of all clean deliveries, {len(missing)} are missing: run python -m benchmarks.{file}")
-    return sorted((measured[entry.name] for entry in clean), key=lambda row: float(row["statistic"]))
 
 
-def nulls_of(check: MarginResidual | FeatureCollapse, rows: list[Row], families: str) -> list[Row]:
+def nulls_of(check: MarginResidual | FeatureCollapse, rows: list[Row], source: str) -> list[Row]:
     """One null per backbone: the values, whose they are, and what they were measured on."""
-    by_name = {entry.name: entry for entry in entries()}
-    files = [by_name[row["name"]].path for row in rows]
+    digests = {entry.name: hashlib.sha256(entry.path.read_bytes()).hexdigest() for entry in entries()}
     counts = [len(load_task(row["task"]).class_names) for row in rows]
     null = {
         "check": check.name,
         "values": [row["statistic"] for row in rows],
-        "references": [hashlib.sha256(file.read_bytes()).hexdigest() for file in files],
-        "source": f"{len(rows)} clean tunings of the pocket zoo, both backbones, {families}",
+        "references": [row.get("sha256") or digests[row["name"]] for row in rows],
+        "source": f"{len(rows)} clean tunings of {source}",
     }
     print(f"{check.name}: {len(rows)} values up to {rows[-1]['statistic']:.2f}, {min(counts)} to {max(counts)} classes")
     settings = settings_digest(check.name, asdict(check))
@@ -67,8 +70,11 @@ def main() -> None:
     clean = [entry for entry in entries() if not entry.backdoored]
     moved = [entry for entry in clean if FAMILIES[entry.family].changes_image_tower]
     residual, collapse = MarginResidual(), FeatureCollapse()
-    nulls = nulls_of(residual, rows_of(residual, "inspect_zoo", clean), "all families")
-    nulls += nulls_of(collapse, rows_of(collapse, "outside_zoo", moved), "families that change the image tower")
+    first, second = rows_of(residual, "inspect_zoo"), rows_of(collapse, "outside_zoo")
+    require(first, clean, "inspect_zoo")
+    require(second, moved, "outside_zoo")
+    nulls = nulls_of(residual, first, "the pocket zoo, both backbones, all families")
+    nulls += nulls_of(collapse, second, "pocket tasks, the zoo's among them, both backbones, families that change the image tower")
     (ASSETS / "nulls.json").write_text(json.dumps({"nulls": nulls}, indent=1) + "\n", encoding="utf-8")
 
 
