@@ -33,7 +33,7 @@ class Beyond:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """A finding where the statistic exceeds the threshold."""
+        """A finding where the statistic exceeds the threshold; no verdict rests on it, since clean coarse tasks can exceed it too."""
         if self.result is None or not self.result.statistic > self.flag:
             return ()
         (row,) = self.result.evidence
@@ -41,13 +41,14 @@ class Beyond:
         return (
             Finding(
                 check=self.result.check,
-                severity=Severity.HIGH,
+                severity=Severity.MEDIUM,
                 title="A small common change draws unrelated images to one place in feature space",
                 message=(
                     f"Under one additive pattern their features concentrate to {own:.2f}, in the base to {base:.2f}; "
                     f"that difference of {row.statistic:.1f} hundredths exceeds {self.flag:.1f}. "
                     f"{row.values['asr']:.0%} of the images are then taken for '{row.target}'. "
-                    "Where that share is small, the target may lie outside the class names."
+                    "Where that share is small, a target may lie outside the class names. Clean tuning on few coarse classes does "
+                    "this too, so that no verdict rests on it."
                 ),
                 next_step="Ask the provider which classes the prompt was tuned on, and inspect with those names too.",
                 evidence=self.result.evidence,
