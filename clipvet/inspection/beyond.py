@@ -33,7 +33,7 @@ class Beyond:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """A finding where the statistic exceeds the threshold; no verdict rests on it, since clean coarse tasks can exceed it too."""
+        """A finding where the statistic exceeds the threshold; no verdict rests on it: clean coarse tasks can exceed it too."""
         if self.result is None or not self.result.statistic > self.flag:
             return ()
         (row,) = self.result.evidence

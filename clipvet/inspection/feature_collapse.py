@@ -47,8 +47,8 @@ class FeatureCollapse:
         mixed_precision: pass the towers in bfloat16 where the device computes it faster than float32.
 
     Fails when: the prompt leaves the image tower alone (CoOp, CoCoOp), where the same pattern moves delivery and base alike; there
-        is no trusted base; clean tuning on few coarse classes moved the tower so far that a pattern tells it from the base; the trigger
-        works on images of the task only; the attacker spread the triggered images' features.
+        is no trusted base; clean tuning on few coarse classes moved the tower so far that a pattern tells it from the base; the
+        trigger works on images of the task only; the attacker spread the triggered images' features.
 
     Reference: own. After the trigger warm-up of BadCLIP (arXiv 2311.16194), which moves features far and at no class, and the
         search for an unknown target in InverTune (arXiv 2506.12411). Differs: both features' concentrations are the objective.
