@@ -42,7 +42,7 @@ from benchmarks.speed_cells import (
     compare,
     measure_cut,
 )
-from benchmarks.speed_table import document, print_table
+from benchmarks.speed_table import default_digest, document, print_table
 from clipvet.inspection.clip_inspector import ClipInspector
 from clipvet.pocket.tasks import load_task
 from clipvet.pocket.zoo import ZooEntry, entries
@@ -176,7 +176,7 @@ def measure_parts(wanted: Sequence[str], scale: Scale, out: Path) -> Part:
     parts: dict[str, Part] = json.loads(out.read_text(encoding="utf-8"))["parts"] if out.exists() else {}
     for name in wanted:
         start = time.perf_counter()
-        parts[name] = PARTS[name](scale) | {"provenance": machine()}
+        parts[name] = PARTS[name](scale) | {"provenance": machine(), "check": default_digest()}
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(document(parts), indent=1) + "\n", encoding="utf-8")
         print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)

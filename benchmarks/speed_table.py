@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from clipvet.cli.bench import cell
+from clipvet.inspection.calibration import settings_digest
+from clipvet.inspection.margin_residual import MarginResidual
 
-__all__ = ["document", "print_table"]
+__all__ = ["default_digest", "document", "print_table"]
 
 Part = dict[str, Any]
 Row = dict[str, Any]
@@ -80,9 +83,16 @@ def rows_full(part: Part) -> Iterator[Row]:
         yield row(f"{what}: peak memory", whole(one["peak_mib"]), "MiB")
 
 
+def default_digest() -> str:
+    """Identify the settings of the default check."""
+    return settings_digest(MarginResidual.name, asdict(MarginResidual()))
+
+
 def notes(parts: Mapping[str, Part]) -> Iterator[str]:
     """What one must know to read the rows of the parts that were measured."""
     yield "What is compared was measured in turn in one process; times are medians, ratios the medians over paired runs."
+    if older := [name for name, part in parts.items() if name != "cut" and part.get("check") != default_digest()]:
+        yield f"Measured with earlier settings of the default check: {', '.join(older)}."
     if "passes" in parts:
         yield (
             "*Exhaustive* is one epoch over all probe images for every class, judged by the default's own statistic (against the "
