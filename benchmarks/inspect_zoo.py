@@ -46,6 +46,7 @@ from clipvet.pocket.zoo import ZooEntry, entries
 RESULTS = Path(__file__).parent / "results"
 ROWS = RESULTS / "inspect_zoo_rows.json"
 LEAST_NULL = 4  # fewer clean deliveries are no null
+LEAST_SHOWN = 10  # shares of fewer deliveries are not shown
 Row = dict[str, Any]
 CHECKS: dict[str, ModelCheck] = {
     "default": MarginResidual(),
@@ -292,7 +293,7 @@ def main() -> None:
         "default": judge_default(default) if default else None,
         "half": auroc_with_interval(half) if half else None,
         "shapes": judge_shapes(shapes) if shapes else None,
-        "paper_preset": judge_paper(paper) if paper else None,
+        "paper_preset": judge_paper(paper) if len(paper) >= LEAST_SHOWN else None,
         "provenance": provenance(),
     }
     result["rows"] = table(result["default"], result["half"], result["paper_preset"]) + shape_table(result["shapes"])
