@@ -29,12 +29,12 @@ from clipvet.inspection.base import Run, Subject
 from clipvet.inspection.calibration import BEYOND_RATE, settings_digest, threshold
 from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.inspection.journal import MemoryJournal
+from clipvet.inspection.subject import with_names
 from clipvet.metrics import wilson_interval
 from clipvet.models.bases import load_base
 from clipvet.models.delivery import open_delivery
-from clipvet.models.families import FAMILIES, prompt_from_tensors
+from clipvet.models.families import FAMILIES
 from clipvet.models.prompts import PromptedClassifier
-from clipvet.models.saving import wording_of
 from clipvet.models.zeroshot import HandWritten
 from clipvet.pocket.zoo import entries
 from pocket_build.zoo import CANDIDATES, counts, twin_key
@@ -47,18 +47,7 @@ Row = dict[str, Any]
 
 def without(classifier: PromptedClassifier, left_out: int) -> PromptedClassifier:
     """The same prompt over all class names but one."""
-    prompt, names = classifier.prompt, list(classifier.class_names)
-    del names[left_out]
-    learned = {key: value for key, value in prompt.state().items() if not key.endswith(("token_prefix", "token_suffix"))}
-    fewer = prompt_from_tensors(
-        prompt.family,
-        learned,
-        classifier.model,
-        names,
-        position=getattr(prompt, "position", "end"),
-        wording=wording_of(prompt),
-    )
-    return PromptedClassifier(classifier.model, fewer, names).freeze()
+    return with_names(classifier, [name for at, name in enumerate(classifier.class_names) if at != left_out])
 
 
 def measure(path: Path, truth: Row) -> Row:
@@ -74,7 +63,7 @@ def measure(path: Path, truth: Row) -> Row:
     run = Run(seed=0, journal=MemoryJournal(), clock=lambda: None, progress=lambda stage, done, total: None)
     result = CHECK.run(subject, generate_probes(1000, base.image_size, 0), run)
     (row,) = result.evidence
-    kept = ("name", "task", "family", "base", "backdoored", "attack", "target", "asr", "ca", "zoo")
+    kept = ("name", "task", "family", "base", "backdoored", "attack", "target", "ca", "zoo")
     return {key: truth.get(key) for key in kept} | {
         "settings": SETTINGS,
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -84,7 +84,7 @@ def main() -> None:
         "rows": rows,
         "notes": [
             "One poisoned pocket with one trigger, a patch in a corner, which is the shape and size that is searched. The best of "
-            "three starts; from one start, the planted caption was above all others in 9 of the 15 settings tried on the way."
+            "three starts counts. Each group's search is kept and not repeated."
         ],
         "cells": cells,
         "provenance": provenance(),

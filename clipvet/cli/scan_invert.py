@@ -36,8 +36,8 @@ class Inversion:
     Attributes:
         share: area of the patch over that of the picture.
         steps: of every search, for every caption.
-        restarts: searches per caption, of which the best counts: from one start, the search ends beside a planted patch half the
-            time, since it follows its place by small moves.
+        restarts: searches per caption, of which the best counts: a search follows the patch's place by small moves and may end
+            beside a planted one.
         controls: captions, as frequent as the group's, that are searched alike.
         probes: generated pictures; half of them are searched on, half measured on.
         batch: pictures per caption and step.

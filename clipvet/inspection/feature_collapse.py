@@ -12,7 +12,6 @@ from torch import Tensor
 
 from clipvet.errors import UsageError
 from clipvet.inspection.base import Run, Subject
-from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.tuning import batches
 from clipvet.types import CheckResult, Evidence
 
@@ -114,9 +113,10 @@ class FeatureCollapse:
     @torch.no_grad()
     def _row(self, subject: Subject, base: Encode, delta: Tensor, images: Tensor) -> Evidence:
         delivered, changed = subject.classifier, (images + delta).clamp(0, 1)
-        own, other = float(concentration(delivered.image_features(changed))), float(concentration(base(changed)))
+        features = delivered.image_features(changed)
+        own, other = float(concentration(features)), float(concentration(base(changed)))
         values: Mapping[str, float] = {"concentration": own, "baseline_concentration": other}
-        at, share = _winner(delivered, changed, len(subject.candidates))
+        at, share = _winner(delivered.from_features(features)[:, : len(subject.candidates)])
         trigger = {"delta": delta, "samples": images[:SAMPLES], "triggered": changed[:SAMPLES]}
         return Evidence(
             target=delivered.class_names[at],
@@ -128,8 +128,8 @@ class FeatureCollapse:
         )
 
 
-def _winner(classifier: PromptedClassifier, images: Tensor, candidates: int) -> tuple[int, float]:
+def _winner(logits: Tensor) -> tuple[int, float]:
     """The class that most images go to, and their share."""
-    named = classifier(images)[:, :candidates].argmax(1)
+    named = logits.argmax(1)
     won = named.mode().values
     return int(won), float((named == won).float().mean())

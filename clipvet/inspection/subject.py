@@ -17,7 +17,7 @@ from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.saving import wording_of
 from clipvet.models.zeroshot import HandWritten
 
-__all__ = ["CONCEPTS", "subject_of", "with_more_names"]
+__all__ = ["CONCEPTS", "subject_of", "with_more_names", "with_names"]
 
 SAME_TEXT = 0.9999  # cosine; embeddings rounded to fp16 stay above it, another wording falls below
 TEMPLATES = ("a photo of a {}.", "{}.", "a picture of a {}.")
@@ -69,23 +69,34 @@ def subject_of(classifier: PromptedClassifier, base: ClipModel | None, check: Mo
     return Subject(classifier=classifier, reference=reference, n_candidates=len(names)), note
 
 
+def with_names(classifier: PromptedClassifier, names: Sequence[str]) -> PromptedClassifier:
+    """Return the same prompt over these class names.
+
+    Raises:
+        UsageError: the learned part is bound to its classes.
+    """
+    prompt, model = classifier.prompt, classifier.model
+    if isinstance(prompt, HandWritten):
+        return PromptedClassifier(model, HandWritten(model, names, prompt.templates), names).freeze()
+    learned: dict[str, Tensor] = {k: v for k, v in prompt.state().items() if not k.endswith(("token_prefix", "token_suffix"))}
+    position, wording = getattr(prompt, "position", "end"), wording_of(prompt)
+    changed = prompt_from_tensors(prompt.family, learned, model, names, position=position, wording=wording)
+    return PromptedClassifier(model, changed, names).freeze()
+
+
 def with_more_names(classifier: PromptedClassifier, more: Sequence[str]) -> PromptedClassifier:
     """Return the same prompt over more class names.
 
     Raises:
         UsageError: the learned part is bound to its classes, or the texts around the names are not known.
     """
-    names = (*classifier.class_names, *more)
-    prompt, model = classifier.prompt, classifier.model
-    if isinstance(prompt, HandWritten):
-        return PromptedClassifier(model, HandWritten(model, names, prompt.templates), names).freeze()
-    learned: dict[str, Tensor] = {k: v for k, v in prompt.state().items() if not k.endswith(("token_prefix", "token_suffix"))}
-    position, wording = getattr(prompt, "position", "end"), wording_of(prompt)
-    wider = prompt_from_tensors(prompt.family, learned, model, names, position=position, wording=wording)
+    wider, model = with_names(classifier, (*classifier.class_names, *more)), classifier.model
+    if isinstance(wider.prompt, HandWritten):
+        return wider
     some = F.normalize(torch.ones(1, model.embed_dim, device=model.device), dim=-1)
     kept = torch.arange(len(classifier.class_names), device=model.device)
     with torch.no_grad():
-        before, after = prompt.text_features(model, some), wider.text_features(model, some, classes=kept)
+        before, after = classifier.prompt.text_features(model, some), wider.prompt.text_features(model, some, classes=kept)
     if float(F.cosine_similarity(before, after, dim=-1).min()) < SAME_TEXT:
         raise UsageError("the text around the class names is not known, so that other names cannot be put in it")
-    return PromptedClassifier(model, wider, names).freeze()
+    return wider

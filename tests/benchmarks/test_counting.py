@@ -5,6 +5,7 @@ import torch
 
 from benchmarks.counting import ImageCount, count_images
 from clipvet.inspection.base import Run, Subject
+from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.inspection.journal import MemoryJournal
 from clipvet.inspection.margin_residual import MarginResidual
 from clipvet.inspection.search import Search, SearchConfig
@@ -80,3 +81,14 @@ def test_the_default_check_takes_the_passes_that_it_announces(tiny_clip):
         check.run(subject, probes, run)
     assert seen.forward == check.passes(subject, 20) == 5 * (2 * 4 + 2 * 4) + 2 * (3 * 4 + 2 * 6)
     assert seen.backward == 5 * 2 * 4 + 2 * 3 * 4  # all classes screened, two refined
+
+
+def test_the_check_without_classes_takes_the_passes_that_it_announces(tiny_clip):
+    probes = torch.rand(20, 3, tiny_clip.image_size, tiny_clip.image_size, generator=torch.Generator().manual_seed(0))
+    subject = Subject(classifier=classifier(tiny_clip, "vpt"), reference=classifier(tiny_clip, "zero-shot"))
+    check = FeatureCollapse(steps=3, batch=4, evaluation=6)
+    run = Run(seed=0, journal=MemoryJournal(), clock=lambda: None, progress=lambda stage, done, total: None)
+    with count_images(tiny_clip) as seen:
+        check.run(subject, probes, run)
+    assert seen == ImageCount(forward=2 * (3 * 4 + 6), backward=2 * 3 * 4)
+    assert seen.forward == check.passes(20)

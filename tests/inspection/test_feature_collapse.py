@@ -56,8 +56,8 @@ class Tower:
         found = flat @ self.weights.T + self.planted * led[:, None] * self.place
         return torch.nn.functional.normalize(found, dim=-1)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        return self.image_features(images) @ self.heads.T
+    def from_features(self, features: Tensor) -> Tensor:
+        return features @ self.heads.T
 
 
 BASE = SimpleNamespace(is_vit=False, mixed_precision=lambda *, wanted: nullcontext())
