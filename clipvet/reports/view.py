@@ -69,7 +69,7 @@ def strongest(rows: Iterable[Evidence]) -> list[Evidence]:
 
 
 def shown_rows(report: Report) -> list[tuple[str, int, Evidence]]:
-    """Return (check, position, row) of all rows with a trigger, strongest first.
+    """Return (check, position, row) of all rows with a trigger, check by check, strongest first.
 
     The position is that in the check's evidence; rows that only a finding carries are counted on behind those.
     """
@@ -78,7 +78,11 @@ def shown_rows(report: Report) -> list[tuple[str, int, Evidence]]:
     extra = [(finding.check, row) for finding in report.findings for row in finding.evidence if id(row.trigger) not in known]
     rows += [(check, len(rows) + position, row) for position, (check, row) in enumerate(extra)]
     with_trigger = [item for item in rows if item[2].trigger]
-    return sorted(with_trigger, key=lambda item: math.inf if math.isnan(item[2].statistic) else -item[2].statistic)
+    order = list(dict.fromkeys(check for check, _, _ in rows))  # statistics of different checks have different units
+    return sorted(
+        with_trigger,
+        key=lambda item: (order.index(item[0]), math.inf if math.isnan(item[2].statistic) else -item[2].statistic),
+    )
 
 
 def value_names(rows: Iterable[Evidence]) -> list[str]:

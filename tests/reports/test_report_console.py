@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from clipvet.reports import to_console
+from clipvet.reports import to_console, view
 from clipvet.types import CheckResult, Evidence, Report
 from tests.reports import report_cases
 
@@ -93,3 +93,16 @@ def test_a_check_that_knows_no_classes_says_so_and_leaves_the_first_check_its_ow
         shown.split()
     )
     assert f"{len(main.values)} reference deliveries with nothing planted" in " ".join(shown.split())
+
+
+def test_triggers_are_shown_check_by_check_whatever_the_units_of_their_statistics() -> None:
+    report = report_cases.backdoored()
+    shown = view.shown_rows(report)
+    trigger = shown[0][2].trigger
+    beside = CheckResult(
+        check="feature-collapse",
+        statistic=900.0,
+        evidence=(Evidence(target="cat", target_kind="feature", statistic=900.0, trigger=trigger),),
+    )
+    both = view.shown_rows(replace(report, checks=(*report.checks, beside)))
+    assert [name for name, _, _ in both] == [name for name, _, _ in shown] + ["feature-collapse"]
