@@ -144,8 +144,8 @@ def main() -> None:
             "steps and the difference as the statistic were chosen on deliveries of the zoo, most of them on the first backbone; "
             f"the rate of false alarms that the threshold is set for (1 in {1 / BEYOND_RATE:.0f}) was settled after a look at all. "
             "Each is judged against all clean ones of other tasks.",
-            "Clean VPT tunings on the coarse task 'mixed' with seeds 15 to 17 were added after the first had been a false alarm of a "
-            "fresh plant: coarse classes move the tower that far without a backdoor. So no verdict rests on this check.",
+            "Clean VPT tunings on the coarse task 'mixed' with seeds 15 to 17 were added after the first had been a false "
+            "alarm of a fresh plant: coarse classes move the tower that far without a backdoor. So no verdict rests on this check.",
         ],
         "settings": asdict(CHECK),
         "runs": rows,
