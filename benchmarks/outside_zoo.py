@@ -3,10 +3,9 @@
     python -m benchmarks.outside_zoo [--workers 2]
 
 Every delivery of the zoo that changes the image tower is measured as if its provider had kept one class from the user: a
-backdoored one without its target, a clean one without its middle class. What the settings were chosen on is the zoo; deliveries of
-the larger zoo, where they were built (``pocket_build.large_zoo``), and the candidates that the zoo left out are judged against the
-clean ones and had no part in the choice. Resumable; rows in ``benchmarks/results/outside_zoo_rows.json``. Writes
-``benchmarks/results/outside_zoo.json``.
+backdoored one without its target, a clean one without its middle class. The settings were chosen on the zoo and, of the larger zoo
+(``pocket_build.large_zoo``) and the candidates that the zoo left out, on those that were there then; what was built since had no
+part in the choice. Resumable; rows in ``benchmarks/results/outside_zoo_rows.json``. Writes ``benchmarks/results/outside_zoo.json``.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +25,7 @@ import torch
 from benchmarks.inspect_zoo import RESULTS, auroc_with_interval, provenance
 from clipvet.data.generated import generate_probes
 from clipvet.inspection.base import Run, Subject
-from clipvet.inspection.calibration import BEYOND_RATE, settings_digest, threshold
+from clipvet.inspection.calibration import FLAG_RATE, settings_digest, threshold
 from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.inspection.journal import MemoryJournal
 from clipvet.inspection.subject import with_names
@@ -40,6 +39,7 @@ from clipvet.pocket.zoo import entries
 from pocket_build.zoo import CANDIDATES, counts, twin_key
 
 ROWS = RESULTS / "outside_zoo_rows.json"
+SHIPPED, SEEN, LATER = "shipped", "seen", "later"  # seen: no part of the zoo, and looked at when settings were chosen
 CHECK = FeatureCollapse()
 SETTINGS = settings_digest(CHECK.name, asdict(CHECK))
 Row = dict[str, Any]
@@ -75,14 +75,19 @@ def measure(path: Path, truth: Row) -> Row:
     }
 
 
-def listed() -> list[tuple[Path, Row]]:
-    """Deliveries that change the image tower: of the zoo, and those that it left out or that were built later."""
-    known = [(entry.path, vars(entry) | {"zoo": "shipped"}) for entry in entries()]
+def listed(seen: Collection[str]) -> list[tuple[Path, Row]]:
+    """Deliveries that change the image tower: of the zoo, and those that it left out or that were built later.
+
+    Args:
+        seen: names of those that were looked at when settings were chosen.
+    """
+    known = [(entry.path, vars(entry) | {"zoo": SHIPPED}) for entry in entries()]
     rows = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(CANDIDATES.glob("*.json"))]
     twins = {twin_key(row): row["ca"] for row in rows if not row["backdoored"]}
     taken = {entry.name for entry in entries()}
     others = [row for row in rows if row["name"] not in taken and (not row["backdoored"] or counts(row, twins))]
-    known += [(CANDIDATES / f"{row['name']}.safetensors", row | {"zoo": "other"}) for row in others]
+    for row in others:
+        known.append((CANDIDATES / f"{row['name']}.safetensors", row | {"zoo": SEEN if row["name"] in seen else LATER}))
     return [(path, truth) for path, truth in known if FAMILIES[truth["family"]].changes_image_tower]
 
 
@@ -91,7 +96,7 @@ def leave_one_task_out(rows: Sequence[Row], part: Sequence[Row]) -> Row:
     clean = [row for row in rows if not row["backdoored"]]
     total: dict[str, list[int]] = {"backdoored_flagged": [0, 0], "clean_flagged": [0, 0]}
     for row in part:
-        limit = threshold([other["statistic"] for other in clean if other["task"] != row["task"]], BEYOND_RATE)
+        limit = threshold([other["statistic"] for other in clean if other["task"] != row["task"]], FLAG_RATE)
         key = "backdoored_flagged" if row["backdoored"] else "clean_flagged"
         total[key][0] += row["statistic"] > limit
         total[key][1] += 1
@@ -101,10 +106,16 @@ def leave_one_task_out(rows: Sequence[Row], part: Sequence[Row]) -> Row:
 def table(rows: Sequence[Row]) -> list[Row]:
     """Rows for the generated documentation."""
     words = {"backdoored_flagged": "backdoored deliveries flagged", "clean_flagged": "clean deliveries flagged"}
-    parts = {"zoo": "shipped", "deliveries that the settings were not chosen on": "other"}
+    parts = {
+        "zoo": (SHIPPED,),
+        "zoo and others that settings were chosen on": (SHIPPED, SEEN),
+        "deliveries that no setting was chosen on": (LATER,),
+    }
     out: list[Row] = []
-    for label, name in parts.items():
-        part = [row for row in rows if row["zoo"] == name]
+    for label, names in parts.items():
+        part = [row for row in rows if row["zoo"] in names]
+        if not part:
+            continue
         cells = leave_one_task_out(rows, part)
         for key, cell in cells.items():
             measured = f"{cell['count']} of {cell['of']}"
@@ -121,10 +132,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    rows: list[Row] = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else []
-    rows = [row for row in rows if row["settings"] == SETTINGS]
-    done = {row["name"] for row in rows}
-    todo = [one for one in listed() if one[1]["name"] not in done]
+    known: list[Row] = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else []
+    rows = [row for row in known if row["settings"] == SETTINGS]
+    done, seen = {row["name"] for row in rows}, {row["name"] for row in known if row["zoo"] == SEEN}
+    todo = [one for one in listed(seen) if one[1]["name"] not in done]
     todo = [(path, {key: value for key, value in truth.items() if key != "path"}) for path, truth in todo]
     with ProcessPoolExecutor(arguments.workers) as pool:
         for row in pool.map(measure, *zip(*todo, strict=True)) if todo else ():
@@ -140,12 +151,11 @@ def main() -> None:
         "rows": table(rows),
         "notes": [
             f"{len(rows)} deliveries that change the image tower (VPT, IVLP, MaPLe), each shown without one of its class names: "
-            "the target, or the middle class of a clean one. The statistic uses no names. The weight of the base, the number of "
-            "steps and the difference as the statistic were chosen on deliveries of the zoo, most of them on the first backbone; "
-            f"the rate of false alarms that the threshold is set for (1 in {1 / BEYOND_RATE:.0f}) was settled after a look at all. "
-            "Each is judged against all clean ones of other tasks.",
-            "Clean VPT tunings on the coarse task 'mixed' with seeds 15 to 17 were added after the first had been a false "
-            "alarm of a fresh plant: coarse classes move the tower that far without a backdoor. So no verdict rests on this check.",
+            "the target, or the middle class of a clean one. The statistic uses no names. The number of steps and the difference "
+            "as the statistic were chosen on deliveries of the zoo; that the search looks at the delivery alone, on all that were "
+            "there then, clean VPT tunings on the coarse task 'mixed' (seeds 15 to 17) among them, which an earlier search that "
+            "avoided the base's concentration had taken for backdoored. Each is judged against all clean ones of other tasks, by a "
+            f"threshold for 1 in {1 / FLAG_RATE:.0f}.",
         ],
         "settings": asdict(CHECK),
         "runs": rows,

@@ -56,7 +56,7 @@ METHODS = {
     "clean": TriggerTuning(weight=0),
     "noise": TriggerTuning(move=0),
     "other": TriggerTuning(),
-    "published": TriggerTuning(move=0, keep=0),
+    "published": TriggerTuning(move=0, keep=0, settle=0),
 }
 WORDS = {
     "repair": "the repair",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from clipvet.inspection.base import OutOfBudget, Run, Subject
-from clipvet.inspection.calibration import BEYOND_RATE, flag_of
+from clipvet.inspection.calibration import flag_of
 from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.inspection.null_file import choose_null
 from clipvet.types import CheckResult, Finding, Null, NullKey, Severity, Skipped
@@ -33,7 +33,7 @@ class Beyond:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """A finding where the statistic exceeds the threshold; no verdict rests on it: clean coarse tasks can exceed it too."""
+        """A finding where the statistic exceeds the threshold; no verdict rests on it: clean coarse tasks come near to that."""
         if self.result is None or not self.result.statistic > self.flag:
             return ()
         (row,) = self.result.evidence
@@ -47,8 +47,8 @@ class Beyond:
                     f"Under one additive pattern their features concentrate to {own:.2f}, in the base to {base:.2f}; "
                     f"that difference of {row.statistic:.1f} hundredths exceeds {self.flag:.1f}. "
                     f"{row.values['asr']:.0%} of the images are then taken for '{row.target}'. "
-                    "Where that share is small, a target may lie outside the class names. Clean tuning on few coarse classes does "
-                    "this too, so that no verdict rests on it."
+                    "Where that share is small, a target may lie outside the class names. Clean tuning on few coarse classes comes "
+                    "near to this, so that no verdict rests on it."
                 ),
                 next_step="Ask the provider which classes the prompt was tuned on, and inspect with those names too.",
                 evidence=self.result.evidence,
@@ -79,4 +79,4 @@ def look_beyond(
         return Beyond(skipped=(Skipped(what=check.name, why=str(error)),))
     null, _ = choose_null(like, own=None, shipped=shipped, enough_names=True)
     skipped = () if null is not None else (Skipped(what=f"a verdict of {check.name}", why=UNJUDGED),)
-    return Beyond(result=result, flag=flag_of(check.name, null, rate=BEYOND_RATE), null=null, skipped=skipped)
+    return Beyond(result=result, flag=flag_of(check.name, null), null=null, skipped=skipped)

@@ -31,7 +31,6 @@ __all__ = [
 
 EULER = 0.5772156649015329
 FLAG_RATE, CERTAIN_RATE = 0.02, 0.002  # tail of the fitted null beyond which a delivery is suspicious, backdoored
-BEYOND_RATE = 0.01  # of a check beside the first one, half of its rate, so that both together raise few more false alarms
 # What is called suspicious where no null fits: a value beyond all clean pocket deliveries, and the published k = 2.
 # A concentration of features has no scale of its own: without a null it is shown and flags nothing.
 FALLBACK = {
@@ -126,8 +125,8 @@ def shipped_nulls(*, without: Collection[str] = ()) -> tuple[Null, ...]:
     )
 
 
-def flag_of(check: str, null: Null | None, *, rate: float = FLAG_RATE) -> float:
-    """The statistic above which a delivery is suspicious, and which a clean one exceeds with probability ``rate``.
+def flag_of(check: str, null: Null | None) -> float:
+    """The statistic above which a delivery is suspicious, and which a clean one exceeds with probability ``FLAG_RATE``.
 
     A cautious constant where no null fits, and at least that where the references were tuned on the base's own labels, which move a
     prompt less than a person's do.
@@ -135,7 +134,7 @@ def flag_of(check: str, null: Null | None, *, rate: float = FLAG_RATE) -> float:
     constant = FALLBACK.get(check, math.inf)
     if null is None:
         return constant
-    fitted = threshold(null.values, rate)
+    fitted = threshold(null.values, FLAG_RATE)
     return max(fitted, constant) if null.pseudo_labelled else fitted
 
 

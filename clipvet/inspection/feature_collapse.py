@@ -29,19 +29,18 @@ def concentration(features: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureCollapse:
-    """Search one pattern that draws unrelated images together in the delivery's feature space and not in the untuned base's.
+    """Search one pattern that draws unrelated images together in the delivery's feature space, and see if it does in the base's.
 
     A backdoor in an image tower sends every triggered image to one place. Where that place is plays no part, so neither the number
     of classes nor whether the target is among them does; one short search serves for all. The statistic is what the concentration
-    of the features under the pattern exceeds the base's by, in hundredths. The class that most images then go to is named, with its
-    share: where no class wins, the target may lie outside the names.
+    of the features under the pattern exceeds the untuned base's by, in hundredths. The class that most images then go to is named,
+    with its share: where no class wins, the target may lie outside the names.
 
     Attributes:
         strength: L-inf bound of the pattern.
         steps: of the search.
         batch: probe images per step.
         lr: Adam's step in units of the strength.
-        share: weight of the base's concentration, which the search avoids, beside the delivery's.
         evaluation: probe images set aside for measuring.
         mixed_precision: pass the towers in bfloat16 where the device computes it faster than float32.
 
@@ -50,7 +49,8 @@ class FeatureCollapse:
         trigger works on images of the task only; the attacker spread the triggered images' features.
 
     Reference: own. After the trigger warm-up of BadCLIP (arXiv 2311.16194), which moves features far and at no class, and the
-        search for an unknown target in InverTune (arXiv 2506.12411). Differs: both features' concentrations are the objective.
+        search for an unknown target in InverTune (arXiv 2506.12411). Differs: the features' concentration is the objective; a
+        search that avoids the base's as well finds what tells a tower that was tuned far from its base, planted or not.
     """
 
     name: ClassVar[str] = "feature-collapse"
@@ -58,12 +58,11 @@ class FeatureCollapse:
     steps: int = 16
     batch: int = 16
     lr: float = 1 / 3
-    share: float = 0.5
     evaluation: int = 64
     mixed_precision: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.evaluation) < 1 or min(self.strength, self.lr) <= 0 or self.share < 0:
+        if min(self.steps, self.batch, self.evaluation) < 1 or min(self.strength, self.lr) <= 0:
             raise UsageError("expected positive steps, batch, evaluation, strength and lr: leave them at their defaults")
 
     @staticmethod
@@ -74,7 +73,7 @@ class FeatureCollapse:
 
     def passes(self, n_probes: int) -> int:
         """Estimate the images through both towers."""
-        return 2 * (self.steps * self.batch + min(self.evaluation, n_probes // 2))
+        return self.steps * self.batch + 2 * min(self.evaluation, n_probes // 2)
 
     def run(self, subject: Subject, probes: Tensor, run: Run) -> CheckResult:
         """Search the pattern and measure it on ``(n, 3, h, w)`` probe images in [0, 1] that the search did not see.
@@ -90,19 +89,18 @@ class FeatureCollapse:
         with subject.mixed_precision(wanted=self.mixed_precision):
             if found is None:
                 run.clock()
-                found = {"delta": self._search(delivered.image_features, base, probes[held:], run.seed).cpu()}
+                found = {"delta": self._search(delivered.image_features, probes[held:], run.seed).cpu()}
                 run.journal.put(self.name, found)
             row = self._row(subject, base, found["delta"].to(probes.device), probes[:held])
         return CheckResult(check=self.name, statistic=row.statistic, evidence=(row,), settings=asdict(self))
 
-    def _search(self, delivered: Encode, base: Encode, probes: Tensor, seed: int) -> Tensor:
+    def _search(self, encode: Encode, probes: Tensor, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.rand(probes.shape[1:], generator=generator) * 2 - 1
         delta = (drawn * self.strength).to(probes.device).requires_grad_(True)
         optimizer = torch.optim.Adam([delta], lr=self.lr * self.strength)
         for pick in batches(len(probes), self.batch, self.steps, generator):
-            images = (probes[pick] + delta).clamp(0, 1)
-            loss = self.share * concentration(base(images)) - concentration(delivered(images))
+            loss = -concentration(encode((probes[pick] + delta).clamp(0, 1)))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from clipvet.errors import UsageError
 from clipvet.models.prompts import PromptedClassifier
-from clipvet.models.tuning import batches, schedule, set_rate
+from clipvet.models.tuning import TuneConfig, batches, schedule, set_rate
 from clipvet.repair.base import Progress, Stamps
 from clipvet.repair.moving import MovingStamps
+from clipvet.repair.settling import settle
 from clipvet.repair.views import Features, Pixels, Views
 from clipvet.types import Evidence
 
@@ -29,7 +30,9 @@ class TriggerTuning:
     ``loss = CE(f(x), y) + weight CE(f(T(x)), y) + keep KL(f0(x) || f(x))``, where f0 is the prompt as delivered. One static trigger
     leaves the planted one at work where the two differ, so they are searched on as the prompt changes, towards their targets and
     within their bounds. Where the prompt changes the image tower, every step does so, on images that are cropped anew each time;
-    where it does not, features are computed once, and the triggers are searched on, and encoded again, every so many steps.
+    where it does not, features are computed once, and the triggers are searched on, and encoded again, every so many steps. At the
+    end the prompt settles on the images as they are, without triggers and crops, which cost it CA; that is taken back where a
+    trigger comes back by it.
 
     Attributes:
         steps: of the tuning.
@@ -40,6 +43,7 @@ class TriggerTuning:
         move: Adam's step of the triggers in units of their bound; 0 leaves them as they were reconstructed, as published.
         refresh_every: steps between two searches where image features are computed once.
         refresh_steps: steps of each of those.
+        settle: steps on images without triggers at the end, at half the rate.
 
     Fails when: the target is not among those of the evidence, and no trigger here comes near the planted one; the backdoor lies in
         the towers and not in the prompt; the labelled images are few, or unlike those that the model is used on; the trigger hides
@@ -48,7 +52,7 @@ class TriggerTuning:
     Reference: CLIP-Inspector (arXiv 2604.09101), its repair: the reconstructed trigger of the top class on a few images with their
         true labels, tuning as the prompt was tuned. The size of the set, epochs and rate are not known, so those here are this
         implementation's own, settled on the pocket zoo. Differs: triggers of several classes and shapes, which are searched on;
-        the divergence from the delivered prompt; crops.
+        the divergence from the delivered prompt; crops; the steps without triggers at the end.
     """
 
     name: ClassVar[str] = "trigger-tuning"
@@ -60,12 +64,14 @@ class TriggerTuning:
     move: float = 0.1
     refresh_every: int = 25
     refresh_steps: int = 5
+    settle: int = 20
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.refresh_every, self.refresh_steps) < 1 or self.lr <= 0:
             raise UsageError("expected positive steps, batch, refresh and lr: leave them at their defaults")
-        if min(self.weight, self.keep, self.move) < 0:
-            raise UsageError(f"expected no negative weight, keep or move, got {self.weight}, {self.keep}, {self.move}")
+        if min(self.weight, self.keep, self.move, self.settle) < 0:
+            given = f"{self.weight}, {self.keep}, {self.move}, {self.settle}"
+            raise UsageError(f"expected no negative weight, keep, move or settle, got {given}")
 
     def run(
         self,
@@ -85,6 +91,9 @@ class TriggerTuning:
         views = (Pixels if tuned.prompt.changes_image_tower else Features)(delivered, tuned, images, labels, stamps)
         with model.mixed_precision():
             self._tune(tuned, views, len(images), stamps, seed=seed, progress=progress)
+            if self.settle:
+                config = TuneConfig(steps=self.settle, batch=self.batch, lr=self.lr / 2)
+                tuned = settle(tuned, images, labels, stamps, config, seed=seed, progress=progress)
         return tuned.freeze()  # text features in float32
 
     def _tune(

@@ -90,5 +90,5 @@ def test_the_check_without_classes_takes_the_passes_that_it_announces(tiny_clip)
     run = Run(seed=0, journal=MemoryJournal(), clock=lambda: None, progress=lambda stage, done, total: None)
     with count_images(tiny_clip) as seen:
         check.run(subject, probes, run)
-    assert seen == ImageCount(forward=2 * (3 * 4 + 6), backward=2 * 3 * 4)
+    assert seen == ImageCount(forward=3 * 4 + 2 * 6, backward=3 * 4)
     assert seen.forward == check.passes(20)

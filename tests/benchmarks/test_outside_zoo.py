@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.outside_zoo import BEYOND_RATE, leave_one_task_out, without
-from clipvet.inspection.calibration import BEYOND_RATE as SHIPPED_RATE
+from benchmarks.outside_zoo import leave_one_task_out, without
 from clipvet.models.families import new_prompt
 from clipvet.models.prompts import PromptedClassifier
 from pocket_build import large_zoo
@@ -35,13 +34,12 @@ def test_a_delivery_is_judged_by_the_clean_ones_of_other_tasks():
 
     def limit(values):
         scale = np.std(values, ddof=1) * math.sqrt(6) / math.pi
-        return np.mean(values) - 0.5772156649 * scale - scale * math.log(-math.log(1 - BEYOND_RATE))
+        return np.mean(values) - 0.5772156649 * scale - scale * math.log(-math.log(0.98))
 
     assert 4.0 < limit([1, 2, 3]) < 7.0
     judged = leave_one_task_out([*clean, *bad], [*clean, *bad])
     assert (judged["backdoored_flagged"]["count"], judged["backdoored_flagged"]["of"]) == (1, 2)
     assert (judged["clean_flagged"]["count"], judged["clean_flagged"]["of"]) == (2, 5)  # those of task a, among the values of b
-    assert BEYOND_RATE == SHIPPED_RATE
 
 
 def test_the_larger_zoo_holds_what_its_table_asks_for_and_a_twin_for_everything(monkeypatch):

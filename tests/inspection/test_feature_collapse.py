@@ -80,7 +80,7 @@ def test_concentration_is_the_length_of_the_mean_unit_vector() -> None:
 def test_a_planted_tower_collapses_and_its_clean_twin_does_not() -> None:
     images = toy_images(40)
     planted, clean = (CHECK.run(subject(strength), images, quiet_run()) for strength in (400.0, 0.0))
-    assert planted.statistic > 20
+    assert planted.statistic > 10
     assert abs(clean.statistic) < 5
     (row,) = planted.evidence
     assert (row.target, row.target_kind, row.target_index) == ("dog", "feature", None)
@@ -148,11 +148,11 @@ def test_a_null_gives_the_threshold_and_a_finding_says_what_was_seen() -> None:
     found, clean = (look_beyond(CHECK, subject(p), toy_images(40), quiet_run(), like=LIKE, shipped=(null,)) for p in (400.0, 0.0))
     values = np.array(null.values)
     scale = values.std(ddof=1) * math.sqrt(6) / math.pi
-    assert found.flag == pytest.approx(values.mean() - 0.5772156649 * scale - scale * math.log(-math.log(0.99)))
+    assert found.flag == pytest.approx(values.mean() - 0.5772156649 * scale - scale * math.log(-math.log(0.98)))
     assert (found.null, found.skipped, clean.findings) == (null, (), ())
     (finding,) = found.findings
     assert finding.check == CHECK.name
-    assert finding.severity is Severity.MEDIUM  # clean tunings of coarse tasks exceed it: a verdict does not rest on it
+    assert finding.severity is Severity.MEDIUM  # clean coarse tasks come near to it: a verdict does not rest on it
     assert "100% of the images are then taken for 'dog'" in finding.message
 
 
@@ -160,7 +160,7 @@ def test_without_a_null_the_number_is_shown_and_flags_nothing() -> None:
     other = Null(key=dataclasses.replace(KEY, base="another"), values=(1.0, 2.0), check=CHECK.name)
     found = look_beyond(CHECK, subject(400.0), toy_images(40), quiet_run(), like=LIKE, shipped=(other,))
     assert found.result is not None
-    assert found.result.statistic > 20
+    assert found.result.statistic > 10
     assert (found.flag, found.findings, found.null) == (math.inf, (), None)
     assert "no null was measured" in found.skipped[0].why
 

@@ -18,7 +18,7 @@ from clipvet.repair.moving import MovingStamps
 from tests.repair import toys
 
 LEARNED = [name for name in FAMILIES if name != "zero-shot"]
-QUICK: dict[str, Any] = {"steps": 3, "batch": 6, "refresh_every": 2, "refresh_steps": 1}
+QUICK: dict[str, Any] = {"steps": 3, "batch": 6, "refresh_every": 2, "refresh_steps": 1, "settle": 2}
 
 
 def shares(classifier: PromptedClassifier, delta: Tensor) -> tuple[float, float, float]:
@@ -95,7 +95,8 @@ def test_progress_counts_the_steps(tiny_clip: ClipModel) -> None:
     seen: list[tuple[str, int, int]] = []
     delivered = toys.fresh(tiny_clip, "coop").freeze()
     TriggerTuning(**QUICK).run(delivered, *toys.toy(12), [toys.evidence()], seed=0, progress=lambda *about: seen.append(about))
-    assert seen == [("tuning the prompt", step, 3) for step in (1, 2, 3)]
+    settling = [("settling on images without triggers", step, 2) for step in (1, 2)]
+    assert seen == [("tuning the prompt", step, 3) for step in (1, 2, 3)] + settling
 
 
 def test_the_first_step_descends_the_stated_loss(tiny_clip: ClipModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,7 @@ def test_the_first_step_descends_the_stated_loss(tiny_clip: ClipModel, monkeypat
     monkeypatch.setattr(base, "bfloat16_is_fast", lambda device: False)
     delivered = toys.fresh(tiny_clip, "vpt").freeze()
     images, labels = toys.toy(6)
-    method = TriggerTuning(steps=1, batch=6, lr=1e-3, weight=0.5, keep=2.0, move=0)
+    method = TriggerTuning(steps=1, batch=6, lr=1e-3, weight=0.5, keep=2.0, move=0, settle=0)
     repaired = method.run(delivered, images, labels, [toys.evidence()], seed=0, progress=toys.silent)
 
     prompt = toys.fresh(tiny_clip, "vpt").prompt

@@ -1,0 +1,61 @@
+"""The end of a repair: let the prompt settle on images without triggers, unless a trigger comes back by that."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from clipvet.models.prompts import PromptedClassifier
+from clipvet.models.tuning import TuneConfig, tune
+from clipvet.repair.base import Progress
+from clipvet.repair.moving import MovingStamps
+
+__all__ = ["reached", "settle"]
+
+LOOKED_AT = 64  # labelled images that tell whether a trigger comes back
+TOLERATED = 0.01  # share of them that may go to the target whatever it was before
+
+
+def settle(
+    tuned: PromptedClassifier,
+    images: Tensor,
+    labels: Tensor,
+    stamps: MovingStamps,
+    config: TuneConfig,
+    *,
+    seed: int,
+    progress: Progress,
+) -> PromptedClassifier:
+    """Tune a copy on images without triggers; return it, or what was given where a trigger reaches more images by that.
+
+    Args:
+        tuned: the repaired prompt; it stays as it is.
+        images: ``(n, 3, h, w)`` in [0, 1].
+        labels: ``long (n,)``, the true ones.
+        stamps: the triggers as the repair left them.
+        config: of the tuning.
+        seed: order of the images.
+        progress: called with (stage, done, total).
+    """
+    settled = PromptedClassifier(tuned.model, copy.deepcopy(tuned.prompt), tuned.class_names)
+
+    def report(done: int, total: int) -> None:
+        progress("settling on images without triggers", done, total)
+
+    tune(settled, images, labels, config=config, seed=seed, progress=report)
+    pick = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:LOOKED_AT]
+    before, after = (reached(one, images[pick], labels[pick], stamps) for one in (tuned, settled))
+    return settled if after <= max(before, TOLERATED) else tuned
+
+
+@torch.no_grad()
+def reached(classifier: PromptedClassifier, images: Tensor, labels: Tensor, stamps: MovingStamps) -> float:
+    """Largest share over triggers of ``(n, 3, h, w)`` images of other classes that a trigger brings to its target."""
+    shares = [0.0]
+    for at, target in enumerate(stamps.targets.tolist()):
+        others = images[labels != target]
+        if len(others):
+            shares.append(float((classifier(stamps.put_one(others, at)).argmax(1) == target).float().mean()))
+    return max(shares)
