@@ -1,9 +1,9 @@
 """From a finding to a prompt that can be used again, and what that cost."""
 
-from clipvet.repair.base import Repair, Stamps
+from clipvet.repair.base import LARGEST_ASR, Repair, Stamps
 from clipvet.repair.inputs import Inputs, read_inputs
 from clipvet.repair.options import RepairOptions
-from clipvet.repair.run import LARGEST_ASR, repair_inputs, repair_model
+from clipvet.repair.run import repair_inputs, repair_model
 from clipvet.repair.trigger_tuning import TriggerTuning
 
 __all__ = [

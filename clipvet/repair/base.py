@@ -13,7 +13,9 @@ from clipvet.errors import UsageError
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.types import Evidence
 
-__all__ = ["Progress", "Repair", "Stamps"]
+__all__ = ["LARGEST_ASR", "Progress", "Repair", "Stamps"]
+
+LARGEST_ASR = 0.05  # of every reconstructed trigger of the first target, after a repair that succeeded
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 

@@ -11,16 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from clipvet.models.delivery import open_delivery
-from clipvet.repair.base import Progress, Stamps
+from clipvet.repair.base import LARGEST_ASR, Progress, Stamps
 from clipvet.repair.files import write
 from clipvet.repair.inputs import Inputs, read_inputs
 from clipvet.repair.measuring import Predicted, compare_ca, compare_triggers, predicted
 from clipvet.repair.options import RepairOptions
 from clipvet.types import BeforeAfter, Evidence, FileRecord, RepairedTrigger, RepairReport
 
-__all__ = ["LARGEST_ASR", "repair_inputs", "repair_model"]
+__all__ = ["repair_inputs", "repair_model"]
 
-LARGEST_ASR = 0.05  # of every reconstructed trigger of the first target, after a repair that succeeded
 USED = 4  # triggers, those of the first rows
 
 

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.tuning import TuneConfig, tune
-from clipvet.repair.base import Progress
+from clipvet.repair.base import LARGEST_ASR, Progress
 from clipvet.repair.moving import MovingStamps
 
 __all__ = ["reached", "settle"]
 
 LOOKED_AT = 64  # labelled images that tell whether a trigger comes back
-TOLERATED = 0.01  # share of them that may go to the target whatever it was before
 
 
 def settle(
@@ -28,7 +27,7 @@ def settle(
     seed: int,
     progress: Progress,
 ) -> PromptedClassifier:
-    """Tune a copy on images without triggers; return it, or what was given where a trigger reaches more images by that.
+    """Tune a copy on images without triggers; return it, or what was given where the first target's triggers come back by that.
 
     Args:
         tuned: the repaired prompt; it stays as it is.
@@ -47,15 +46,15 @@ def settle(
     tune(settled, images, labels, config=config, seed=seed, progress=report)
     pick = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:LOOKED_AT]
     before, after = (reached(one, images[pick], labels[pick], stamps) for one in (tuned, settled))
-    return settled if after <= max(before, TOLERATED) else tuned
+    return settled if after <= max(before, LARGEST_ASR) else tuned
 
 
 @torch.no_grad()
 def reached(classifier: PromptedClassifier, images: Tensor, labels: Tensor, stamps: MovingStamps) -> float:
-    """Largest share over triggers of ``(n, 3, h, w)`` images of other classes that a trigger brings to its target."""
-    shares = [0.0]
-    for at, target in enumerate(stamps.targets.tolist()):
-        others = images[labels != target]
-        if len(others):
-            shares.append(float((classifier(stamps.put_one(others, at)).argmax(1) == target).float().mean()))
-    return max(shares)
+    """Largest share of ``(n, 3, h, w)`` images of other classes that a trigger of the first target brings to it."""
+    first = int(stamps.targets[0])
+    others = images[labels != first]
+    if not len(others):
+        return 0.0
+    own = [at for at, target in enumerate(stamps.targets.tolist()) if target == first]
+    return max(float((classifier(stamps.put_one(others, at)).argmax(1) == first).float().mean()) for at in own)
