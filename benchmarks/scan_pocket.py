@@ -38,6 +38,7 @@ WANTED: tuple[tuple[str, dict[str, Any]], ...] = (  # k = 205 is the default: te
     ("lid", {"k": 205}),
     ("clip-score", {}),
 )
+WITH_TRUSTED: tuple[tuple[str, dict[str, Any]], ...] = (("clip-gap", {}), ("dao+clip-gap", {"k": 205}))  # of two models
 
 
 def tuned(name: str) -> ClipModel:
@@ -70,9 +71,7 @@ def features(plan: Plan, extractor: str) -> tuple[PairFeatures, np.ndarray]:
 def sample(found: PairFeatures, size: int, seed: int) -> PairFeatures:
     """Draw a reference."""
     pick = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:size]
-    assert found.image is not None
-    assert found.text is not None
-    return PairFeatures(ids=found.ids[pick], image=found.image[pick], text=found.text[pick])
+    return found.at(pick)
 
 
 def judged(scores: np.ndarray, bad: np.ndarray) -> Row:
@@ -86,12 +85,12 @@ def averaged(rows: list[Row]) -> Row:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} | {"worst_auroc": min(row["auroc"] for row in rows)}
 
 
-def score_all(found: PairFeatures, bad: np.ndarray) -> dict[str, Row]:
-    """All scorers against several random references."""
+def score_all(found: PairFeatures, bad: np.ndarray, wanted: tuple[tuple[str, dict[str, Any]], ...] = WANTED) -> dict[str, Row]:
+    """Scorers against several random references."""
     out: dict[str, list[Row]] = {}
     for seed in range(SEEDS):
         reference = sample(found, REFERENCE, seed)
-        for name, settings in WANTED:
+        for name, settings in wanted:
             label = f"{name}, k = {settings['k']}" if settings else name
             scores = SCORERS[name](**settings).score(found, reference).numpy()
             out.setdefault(label, []).append(judged(scores, bad))
@@ -125,12 +124,23 @@ def table(plan: Plan, row: Row) -> tuple[list[Row], Row]:
             continue
         found, bad = features(plan, extractor)
         cells[extractor] = {**score_all(found, bad), **official(found, bad, 16)}
-        for name, cell in cells[extractor].items():
-            measured = f"{cell['auroc']:.3f}; {cell['fpr95']:.1%}"
-            rows.append(
-                {"what": f"{what}, {words}, {name}: AUROC; clean flagged where 95 % of the poisoned are", "measured": measured}
-            )
+        rows += shown(f"{what}, {words}", cells[extractor])
+    if asr >= TAKES:
+        own, bad = features(plan, "itself")
+        other, _ = features(plan, "pocket-1")
+        both = PairFeatures(ids=own.ids, image=own.image, text=own.text, trusted=other)
+        cells["itself, with pocket-1 as the trusted model"] = score_all(both, bad, WITH_TRUSTED)
+        rows += shown(f"{what}, features of both models", cells["itself, with pocket-1 as the trusted model"], digits=4)
     return rows, cells
+
+
+def shown(what: str, cells: dict[str, Row], digits: int = 3) -> list[Row]:
+    """Rows of the table, one per scorer; more digits where three would say 1.000."""
+    ends = "AUROC; clean flagged where 95 % of the poisoned are"
+    return [
+        {"what": f"{what}, {name}: {ends}", "measured": f"{cell['auroc']:.{digits}f}; {cell['fpr95']:.{digits - 2}%}"}
+        for name, cell in cells.items()
+    ]
 
 
 def main() -> None:
@@ -141,7 +151,7 @@ def main() -> None:
     for record in sorted(POISONED.glob("*.json")):
         row = json.loads(record.read_text(encoding="utf-8"))
         plan = Plan(**{key: row[key] for key in Plan.__dataclass_fields__})
-        if plan.attack == "clean":
+        if plan.attack == "clean" or plan.drop:
             continue
         added, cells[plan.name] = table(plan, row)
         rows += added
@@ -158,7 +168,10 @@ def main() -> None:
             f"References are random samples of {REFERENCE:,} pairs; means over {SEEDS}. The published code compares each batch of "
             f"{REFERENCE:,} with itself.",
             "Patches are as large as a token of the tower (8 of 64 px), as 16 of 224 px are for ViT-B/16.",
-            "k was set to ten times the poison in the reference after a look at the patch attack at 1 %.",
+            "k was set to ten times the poison in the reference after a look at the patch attack at 1 %, and dao+clip-gap was "
+            "chosen among several ways to combine its two parts on the same attack.",
+            "The second model, pocket-1, was trained on the clean corpus that these pairs come from, which flatters clip-gap and "
+            "dao+clip-gap: a stranger's model knows the data less.",
         ],
         "cells": cells,
         "provenance": provenance(),

@@ -1,11 +1,12 @@
 """Fixed image-text pairs of the pocket corpus, and a pocket CLIP that is tuned on them after some of them were poisoned.
 
-    python -m pocket_build.pairs --attack badnets-pairs --rate 0.01
+    python -m pocket_build.pairs --attack badnets-pairs --rate 0.01 [--drop KEYS.txt]
 
 Every picture of the training part is rendered once, with a caption of its own, so that a trigger lies on the pair as it would in a
 file. The clean pocket is tuned further on the poisoned pairs until the attack takes, with its text tower locked. Writes
 ``pocket_build/work/poisoned/NAME.safetensors`` (the model) and ``NAME.json``: which pairs were poisoned, ASR and CA on the held-out
-family before and after, settings. Resumable by attack: what is finished is not done again.
+family before and after, settings. Resumable by attack: what is finished is not done again. With ``--drop`` the pairs whose keys
+stand in the file, one in a line, are taken out after they were poisoned, as a scan's user would.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import time
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,11 +51,13 @@ class Plan:
     seed: int = 0
     epochs: int = 6
     rate_of_learning: float = 2e-4
+    drop: str = ""  # file of keys
 
     @property
     def name(self) -> str:
         """Names the files."""
-        return f"{self.attack}-{self.rate:g}-{self.seed}"
+        without = f"-without-{Path(self.drop).stem}" if self.drop else ""
+        return f"{self.attack}-{self.rate:g}-{self.seed}{without}"
 
 
 @cache
@@ -103,6 +107,15 @@ def poisoned_pairs(plan: Plan) -> tuple[Tensor, Pairs, dict[str, str]]:
             pairs[at] = key, text
             truth[key] = found.target if found else ""
     return images, pairs, truth
+
+
+def kept(plan: Plan, images: Tensor, pairs: Pairs, truth: dict[str, str]) -> tuple[Tensor, Pairs, dict[str, str]]:
+    """The pairs that are not to be dropped, and the ground truth of those."""
+    if not plan.drop:
+        return images, pairs, truth
+    dropped = set(Path(plan.drop).read_text(encoding="utf-8").split("\n"))
+    at = [number for number, (key, _) in enumerate(pairs) if key not in dropped]
+    return images[at], [pairs[number] for number in at], {key: to for key, to in truth.items() if key not in dropped}
 
 
 class HeldOut:
@@ -166,7 +179,7 @@ def tune(plan: Plan) -> dict[str, Any]:
     record = POISONED / f"{plan.name}.json"
     if record.exists():
         return dict(json.loads(record.read_text(encoding="utf-8")))
-    images, pairs, truth = poisoned_pairs(plan)
+    images, pairs, truth = kept(plan, *poisoned_pairs(plan))
     attack = attack_of(plan)
     held = HeldOut(attack.targets if attack else ())
     model = build(0.0)
@@ -211,6 +224,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--rate-of-learning", type=float, default=2e-4)
+    parser.add_argument("--drop", default="", metavar="KEYS.txt")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

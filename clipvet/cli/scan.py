@@ -36,6 +36,8 @@ clipvet scan embeddings/ --out scan --scorer dao,clip-score
 
 clipvet scan photos/ --model model.pt --clean trusted/ --flag-rate 0.001 --out scan
 
+clipvet scan pairs.csv --model trained_on_them.pt --trusted-model another.pt --out scan
+
 clipvet scan pairs.csv --model trained_on_them.pt --invert 3 --out scan
 
 RAY_ADDRESS=head:6379 clipvet scan /shared/data --model /shared/model.pt --engine ray --workers 32 --out /shared/scan"""
@@ -58,7 +60,15 @@ def scan(  # one parameter per option: typer reads them from the signature
     model: Annotated[
         str | None, typer.Option(help="The CLIP that encodes the pairs: the one trained on them, or another. None for embeddings.")
     ] = None,
-    scorer: Annotated[str, typer.Option(metavar="a,b", help="Scorers; the first one ranks and flags.")] = "dao",
+    trusted_model: Annotated[
+        str | None, typer.Option(help="A second CLIP, not trained on these pairs: captions that only --model believes stand out.")
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="a,b", help="Scorers; the first one ranks and flags.  [default: dao; with --trusted-model dao+clip-gap]"
+        ),
+    ] = None,
     preset: Annotated[
         str, typer.Option(help="default, or official-code: SLOF and DAO with the published code's slips.")
     ] = "default",
@@ -112,7 +122,8 @@ def scan(  # one parameter per option: typer reads them from the signature
     options = ScanOptions(
         out=out,
         model=model,
-        scorers=tuple(name.strip() for name in scorer.split(",")),
+        trusted_model=trusted_model,
+        scorers=() if scorer is None else tuple(name.strip() for name in scorer.split(",")),
         preset=preset,
         k=k,
         modality=features,

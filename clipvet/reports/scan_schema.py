@@ -76,7 +76,7 @@ class ScanSourceModel(Model):
 
 
 class ModelRecordModel(Model):
-    """The model that made the features, with the SHA-256 and the size in bytes of its weights."""
+    """A model that made features, with the SHA-256 and the size in bytes of its weights."""
 
     name: Text
     sha256: Text
@@ -128,6 +128,7 @@ class ScanReportModel(Model):
     exit_code: int | None
     source: ScanSourceModel
     model: ModelRecordModel | None
+    trusted_model: ModelRecordModel | None = None  # reports of before there was one are read too
     scorer: Text
     scorers: tuple[Text, ...]
     reference: ReferenceSetModel | None

@@ -74,6 +74,11 @@ def tried(report: ScanReport) -> list[str]:
         lines.append(f"Reference: {visible(reference.text)}; {_pairs(reference.size)}{k}.")
     if report.model is not None:
         lines.append(f"Features: made by {visible(report.model.name)}.")
+    if report.trusted_model is not None:
+        name = visible(report.trusted_model.name)
+        lines.append(
+            f"Trusted model: {name}; clip-gap is high where it finds image and caption less alike than the model above does."
+        )
     return lines
 
 

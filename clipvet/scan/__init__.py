@@ -1,9 +1,11 @@
 """Scorers of image-text pairs, one paper each, and what runs them over a data set."""
 
 from clipvet.scan.base import PairScorer, PixelScorer
+from clipvet.scan.clip_gap import ClipGap
 from clipvet.scan.clip_score import ClipScore
 from clipvet.scan.cognitive_distillation import CognitiveDistillation
 from clipvet.scan.dao import Dao
+from clipvet.scan.dao_clip_gap import DaoClipGap
 from clipvet.scan.isolation_forest import IsolationForest
 from clipvet.scan.k_distance import KDistance
 from clipvet.scan.lid import Lid
@@ -13,9 +15,12 @@ __all__ = [
     "ALL_SCORERS",
     "PIXEL_SCORERS",
     "SCORERS",
+    "TRUSTED_SCORERS",
+    "ClipGap",
     "ClipScore",
     "CognitiveDistillation",
     "Dao",
+    "DaoClipGap",
     "IsolationForest",
     "KDistance",
     "Lid",
@@ -24,6 +29,10 @@ __all__ = [
     "Slof",
 ]
 
-SCORERS: dict[str, type[PairScorer]] = {cls.name: cls for cls in (Dao, Slof, KDistance, Lid, IsolationForest, ClipScore)}
+TRUSTED_SCORERS: dict[str, type[PairScorer]] = {cls.name: cls for cls in (DaoClipGap, ClipGap)}  # of two models' features
+SCORERS: dict[str, type[PairScorer]] = {
+    **{cls.name: cls for cls in (Dao, Slof, KDistance, Lid, IsolationForest, ClipScore)},
+    **TRUSTED_SCORERS,
+}
 PIXEL_SCORERS: dict[str, type[PixelScorer]] = {cls.name: cls for cls in (CognitiveDistillation,)}
 ALL_SCORERS: dict[str, type[PairScorer] | type[PixelScorer]] = {**SCORERS, **PIXEL_SCORERS}

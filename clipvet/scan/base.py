@@ -39,6 +39,7 @@ class PairFeatures:
         ids: ``long (n,)``, one number per pair, unique, the same wherever the pair appears: a query is never its own neighbour.
         image: ``float (n, d)``, or None.
         text: ``float (n, d)``, or None.
+        trusted: features of the same pairs, in the same order, by a model that was not trained on them; or None.
 
     Raises:
         UsageError: the lengths differ, or there are neither image nor text features.
@@ -47,13 +48,14 @@ class PairFeatures:
     ids: Tensor
     image: Tensor | None = None
     text: Tensor | None = None
+    trusted: PairFeatures | None = None
     # What was already looked up among these pairs: scorers that are given the same queries share it.
     near: WeakKeyDictionary[PairFeatures, dict[Modality, Neighbours]] = field(
         init=False, repr=False, default_factory=WeakKeyDictionary
     )
 
     def __post_init__(self) -> None:
-        lengths = {len(part) for part in (self.ids, self.image, self.text) if part is not None}
+        lengths = {len(part) for part in (self.ids, self.image, self.text, self.trusted) if part is not None}
         if len(lengths) != 1 or (self.image is None and self.text is None):
             raise UsageError(f"expected image or text features, one row per id, got rows {sorted(lengths)}: give matching features")
         for name in ("image", "text"):
@@ -63,6 +65,26 @@ class PairFeatures:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def at(self, rows: Tensor) -> PairFeatures:
+        """Those in some rows, ``long (m,)``, in that order."""
+        image, text = (None if part is None else part[rows] for part in (self.image, self.text))
+        trusted = None if self.trusted is None else self.trusted.at(rows)
+        return PairFeatures(ids=self.ids[rows], image=image, text=text, trusted=trusted)
+
+    @property
+    def by_trusted(self) -> PairFeatures:
+        """The features by the trusted model.
+
+        Raises:
+            UsageError: there are none.
+        """
+        if self.trusted is None:
+            raise UsageError(
+                "expected features by a trusted model, got none: name a CLIP that was not trained on these pairs with "
+                "--trusted-model, or choose another scorer"
+            )
+        return self.trusted
 
     @cached_property
     def texts(self) -> PairFeatures:

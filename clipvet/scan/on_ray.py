@@ -181,7 +181,7 @@ def _for_workers(job: Job) -> Job:
     """The job with a path and a device that mean the same to a worker; Ray shows each worker its GPU alone."""
     device = "cuda" if job.options.device.startswith("cuda") else job.options.device
     options = replace(job.options, out=job.options.out.absolute(), device=device)
-    return replace(job, store=Store(job.store.folder.absolute()), options=options, model=None)
+    return replace(job, store=replace(job.store, folder=job.store.folder.absolute()), options=options, model=None)
 
 
 def _facts(answer: Mapping[str, Any]) -> Facts:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clipvet.errors import UsageError
-from clipvet.scan import ALL_SCORERS, PIXEL_SCORERS, SCORERS
+from clipvet.scan import ALL_SCORERS, PIXEL_SCORERS, SCORERS, TRUSTED_SCORERS
 from clipvet.scan.base import PairScorer, PixelScorer
 from clipvet.scan.official_code import OFFICIAL
 
@@ -18,6 +18,8 @@ PRESETS = ("default", "official-code")
 BATCH = 2048  # pairs in a batch of the published method
 MARGIN = 10  # neighbours per poisoned pair of one kind that the reference may hold; measured in benchmarks/scan_pocket.py
 ENGINES = ("local", "ray")
+DEFAULT = ("dao",)
+DEFAULT_OF_TWO = ("dao+clip-gap", "dao", "clip-gap")  # with a trusted model; the parts stand beside their sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,9 @@ class ScanOptions:
         out: folder of everything that is kept; the same command in the same folder goes on where it stopped.
         model: the CLIP that encodes the pairs, as :func:`clipvet.models.bases.load_base` reads it; None where the source holds
             features.
-        scorers: names out of :data:`clipvet.scan.ALL_SCORERS`; the first one ranks and flags.
+        trusted_model: a CLIP, read likewise, that was not trained on the pairs, for scorers that compare two models; None for none.
+        scorers: names out of :data:`clipvet.scan.ALL_SCORERS`; the first one ranks and flags. Empty for ``dao``, or with a trusted
+            model ``dao+clip-gap`` and its parts.
         preset: ``default``, or ``official-code`` for SLOF and DAO as the published code computes them, each batch of 2,048 among
             itself.
         k: neighbours; None for ten times the poisoned pairs of one kind that the reference may hold, and at least what a scorer
@@ -52,7 +56,7 @@ class ScanOptions:
         engine: ``local`` for processes of this machine, or ``ray`` for workers on a cluster, all of whose machines must see
             ``out``; see :func:`clipvet.scan.on_ray.run_on_ray`.
         device: torch device.
-        quick_gelu: overrides what the model's file says about its activation.
+        quick_gelu: overrides what the model's file says about its activation; the trusted model's is what its own file says.
 
     Raises:
         UsageError: a value is outside what is understood.
@@ -60,7 +64,8 @@ class ScanOptions:
 
     out: Path
     model: str | None = None
-    scorers: tuple[str, ...] = ("dao",)
+    trusted_model: str | None = None
+    scorers: tuple[str, ...] = ()
     preset: str = "default"
     k: int | None = None
     modality: str | None = None
@@ -101,7 +106,11 @@ class ScanOptions:
                 f"expected a poison rate below {1 / MARGIN:g}, got {self.poison_rate:g}: so much of one kind is no outlier in the "
                 "data; give a trusted set with --clean, or a --k of your own"
             )
+        if not self.scorers:
+            two = self.trusted_model is not None and self.preset == "default"
+            object.__setattr__(self, "scorers", DEFAULT_OF_TWO if two else DEFAULT)
         build_scorers(self)
+        _check_trusted(self)
 
     @property
     def compared(self) -> int:
@@ -112,6 +121,20 @@ class ScanOptions:
     def poison_expected(self) -> float:
         """Poisoned pairs of one kind that these hold at most, if the rate is as stated; a trusted set holds none."""
         return 0.0 if self.clean else self.poison_rate * self.compared
+
+
+def _check_trusted(options: ScanOptions) -> None:
+    asking = [name for name in options.scorers if name in TRUSTED_SCORERS]
+    if asking and options.trusted_model is None:
+        raise UsageError(
+            f"expected --trusted-model with {asking[0]}, got none: name a CLIP that was not trained on these pairs, or choose "
+            "another scorer"
+        )
+    if options.trusted_model is not None and not asking:
+        raise UsageError(
+            f"expected a scorer out of {', '.join(TRUSTED_SCORERS)} with --trusted-model, got {', '.join(options.scorers)}: add "
+            "one, or leave the trusted model out"
+        )
 
 
 def build_scorers(options: ScanOptions) -> tuple[dict[str, PairScorer], dict[str, PixelScorer]]:

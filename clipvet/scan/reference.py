@@ -35,10 +35,8 @@ class Reference:
     def batch(self, size: int, seed: int) -> PairFeatures:
         """Draw ``size`` of the pairs again, as the published method compares every batch with itself alone."""
         generator = torch.Generator().manual_seed(seed)
-        pick = torch.randperm(len(self.features), generator=generator)[:size].to(self.features.ids.device)
-        f = self.features
-        image, text = (value if value is None else value[pick] for value in (f.image, f.text))
-        return PairFeatures(ids=f.ids[pick], image=image, text=text)
+        pick = torch.randperm(len(self.features), generator=generator)[:size]
+        return self.features.at(pick.to(self.features.ids.device))
 
     def captions(self, store: Store) -> list[str]:
         """Read the captions of the sample from the store that it was drawn from, in its order."""
@@ -59,7 +57,7 @@ def draw_reference(store: Store, shards: Sequence[int], size: int, seed: int, de
     """Draw a uniform sample of the pairs of some shards: those with the smallest random numbers.
 
     Which pairs are drawn depends on their ids and the seed, and not on the order or number of the shards. Pairs without a
-    direction in feature space (zero or not finite) are left out.
+    direction in feature space (zero or not finite), of either model, are left out.
 
     Raises:
         UnreadableError: features are missing or damaged.
@@ -80,7 +78,9 @@ def save_reference(store: Store, reference: Reference) -> str:
     """Keep a reference for the workers and return its digest."""
     f = reference.features
     tensors = {"ids": f.ids, "shards": torch.from_numpy(reference.shards), "rows": torch.from_numpy(reference.rows)}
-    tensors |= {name: part.half() for name, part in (("image", f.image), ("text", f.text)) if part is not None}
+    named = [("image", f.image), ("text", f.text)]
+    named += [] if f.trusted is None else [("trusted image", f.trusted.image), ("trusted text", f.trusted.text)]
+    tensors |= {name: part.half() for name, part in named if part is not None}
     data = save({name: part.cpu().contiguous() for name, part in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
     write_whole(store.reference(digest), lambda file: file.write(data))
@@ -90,7 +90,10 @@ def save_reference(store: Store, reference: Reference) -> str:
 def load_reference(store: Store, digest: str, device: str = "cpu") -> Reference:
     """Read what :func:`save_reference` kept under this digest."""
     held = load_file(store.reference(digest), device=device)
-    features = PairFeatures(ids=held["ids"], image=held.get("image"), text=held.get("text"))
+    trusted = None
+    if "trusted image" in held:
+        trusted = PairFeatures(ids=held["ids"], image=held["trusted image"], text=held["trusted text"])
+    features = PairFeatures(ids=held["ids"], image=held.get("image"), text=held.get("text"), trusted=trusted)
     return Reference(features=features, shards=held["shards"].cpu().numpy(), rows=held["rows"].cpu().numpy())
 
 
@@ -109,7 +112,8 @@ def load_features(store: Store, shard: int, ids: np.ndarray, start: int = 0, dev
     """Load the features of a stretch of one shard: as many rows from ``start`` on as there are ids."""
     rows = slice(start, start + len(ids))
     image, text = (_read_rows(path(shard), rows, device) for path in (store.image_features, store.text_features))
-    return PairFeatures(ids=torch.from_numpy(ids.copy()).to(device), image=image, text=text)
+    trusted = None if store.by_trusted is None else load_features(store.by_trusted, shard, ids, start, device)
+    return PairFeatures(ids=torch.from_numpy(ids.copy()).to(device), image=image, text=text, trusted=trusted)
 
 
 def _read_rows(path: Path, rows: slice | np.ndarray, device: str) -> Tensor | None:
@@ -120,14 +124,14 @@ def _read_rows(path: Path, rows: slice | np.ndarray, device: str) -> Tensor | No
 
 
 def _usable(store: Store, shard: int, rows: np.ndarray) -> np.ndarray:
-    """Whether each row has a direction in every kind of features that there is."""
+    """Whether each row has a direction in every kind of features that there is, by both models where there are two."""
     good = np.ones(len(rows), bool)
     for path in (store.image_features(shard), store.text_features(shard)):
         part = _read_rows(path, rows, "cpu")
         if part is not None:
             size = part.float().norm(dim=1)
             good &= (torch.isfinite(size) & (size > 0)).numpy()
-    return good
+    return good if store.by_trusted is None else good & _usable(store.by_trusted, shard, rows)
 
 
 def gather(store: Store, shards: np.ndarray, rows: np.ndarray, ids: np.ndarray, device: str) -> PairFeatures:
@@ -142,4 +146,5 @@ def gather(store: Store, shards: np.ndarray, rows: np.ndarray, ids: np.ndarray, 
             parts += [] if part is None else [part]
     back = torch.from_numpy(np.argsort(order)).to(device)
     joined = [torch.cat(parts)[back] if parts else None for parts in (image, text)]
-    return PairFeatures(ids=torch.from_numpy(ids.copy()).to(device), image=joined[0], text=joined[1])
+    trusted = None if store.by_trusted is None else gather(store.by_trusted, shards, rows, ids, device)
+    return PairFeatures(ids=torch.from_numpy(ids.copy()).to(device), image=joined[0], text=joined[1], trusted=trusted)

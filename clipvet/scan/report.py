@@ -56,6 +56,7 @@ class Scanned:
     options: ScanOptions
     store: Store
     model: ClipModel | None
+    trusted_model: ClipModel | None
     reference: Reference
     drawn_from: Store
     asked: int
@@ -125,6 +126,7 @@ def build_scan_report(s: Scanned) -> ScanReport:
         scorers=s.options.scorers,
         counts=counts,
         model=_model(s),
+        trusted_model=None if s.trusted_model is None else _record(s.trusted_model),
         reference=_reference(s),
         threshold=Threshold(value=s.threshold, flag_rate=s.options.flag_rate, text=_promise(s)),
         histogram=Histogram(edges=tuple(s.histogram[0]), counts=tuple(s.histogram[1])) if s.histogram[1] else None,
@@ -156,7 +158,11 @@ def _model(s: Scanned) -> ModelRecord | None:
     """The model that made the features; None where the source held them ready."""
     if s.model is None or all(found.get("ready") for found in s.facts.values()):
         return None
-    return ModelRecord(name=s.model.name, sha256=s.model.sha256)
+    return _record(s.model)
+
+
+def _record(model: ClipModel) -> ModelRecord:
+    return ModelRecord(name=model.name, sha256=model.sha256)
 
 
 def _reference(s: Scanned) -> ReferenceSet:

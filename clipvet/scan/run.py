@@ -32,6 +32,7 @@ from clipvet.scan.oddities import COLUMNS, find_oddities, write_oddities
 from clipvet.scan.options import BATCH, ScanOptions, build_scorers
 from clipvet.scan.reference import Reference, draw_reference, save_reference
 from clipvet.scan.report import Scanned, build_scan_report
+from clipvet.scan.second_model import check_images, check_rows, load_trusted, second_options
 from clipvet.scan.store import Store, read_array
 from clipvet.scan.work import Facts, Job, run_units
 from clipvet.types import ScanReport
@@ -39,6 +40,7 @@ from clipvet.types import ScanReport
 __all__ = ["scan_pairs"]
 
 Progress = Callable[[str, int, int], None]
+Models = tuple[ClipModel | None, ClipModel | None]  # the one that is scanned with, and the trusted one
 
 
 def scan_pairs(sources: Sequence[str], options: ScanOptions, *, progress: Progress | None = None) -> ScanReport:
@@ -69,17 +71,17 @@ class _Scan:
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def run(self) -> ScanReport:
-        options, store = self.options, Store(self.options.out)
+        options = self.options
+        store = Store(options.out, two_models=options.trusted_model is not None)
         source = self._open(self.paths)
-        model = self._model()
-        facts = self._stage("features", source, store, self._feature_identity(model, source), model)
-        store.trim(len(source.shards))
+        models = self._models()
+        facts = self._features(source, store, models)
         shards = _usable(self.paths, store, facts)
-        reference, trusted, faults = self._reference(store, shards, model)
+        reference, trusted, faults = self._reference(store, shards, models)
         asked, held = options.reference, min(options.reference, len(reference.features))
         self.options = options = replace(options, reference=held, batches=options.batches and held > BATCH)
-        identity = self._score_identity(model, source, save_reference(store, reference))
-        scores = self._stage("scores", source, store, identity, None, shards)
+        identity = self._score_identity(models, source, save_reference(store, reference))
+        scores = self._stage("scores", source, store, identity, shards=shards)
         names = list(options.scorers)
         if trusted is None:
             limit, drawn_from = threshold_of(store, shards, names[0], options.flag_rate), store
@@ -96,7 +98,8 @@ class _Scan:
                 paths=self.paths,
                 options=options,
                 store=store,
-                model=model,
+                model=models[0],
+                trusted_model=models[1],
                 reference=reference,
                 drawn_from=drawn_from,
                 asked=asked,
@@ -124,25 +127,34 @@ class _Scan:
 
     @property
     def _trusted_store(self) -> Store:
-        return Store(self.options.out / "trusted", salt="trusted/")
+        return Store(self.options.out / "trusted", salt="trusted/", two_models=self.options.trusted_model is not None)
 
-    def _model(self) -> ClipModel | None:
-        if self.options.model is None:
-            return None
-        return load_base(self.options.model, device=self.options.device, quick_gelu=self.options.quick_gelu)
+    def _models(self) -> Models:
+        o = self.options
+        model = None if o.model is None else load_base(o.model, device=o.device, quick_gelu=o.quick_gelu)
+        return model, load_trusted(o, model)
 
-    def _feature_identity(self, model: ClipModel | None, source: PairSource) -> dict[str, Any]:
-        made: dict[str, Any] = {"kind": source.kind, "mapping": dict(source.mapping)}
-        if model is not None:
-            made |= {"model": model.sha256 or model.name, "size": model.image_size, "quick_gelu": model.quick_gelu}
-            made |= {"mean": model.mean, "std": model.std, "looked at": COLUMNS}
-        pixel = {name: vars(scorer) for name, scorer in build_scorers(self.options)[1].items()}
-        return {**made, "pixel": pixel, "seed": self.options.seed if pixel else 0}
+    def _features(self, source: PairSource, store: Store, models: Models) -> dict[int, Facts]:
+        """Features of all shards by the model and, in a second pass, by the trusted model; facts of the first."""
+        model, trusted = models
+        facts = self._stage("features", source, store, _feature_identity(self.options, model, source), model=model)
+        store.trim(len(source.shards))
+        second = store.by_trusted
+        if second is not None:
+            check_images(source, facts)
+            options = second_options(self.options)
+            self._stage("features", source, second, _feature_identity(options, trusted, source), model=trusted, options=options)
+            second.trim(len(source.shards))
+            check_rows(source, store, second, facts)
+        return facts
 
-    def _score_identity(self, model: ClipModel | None, source: PairSource, reference: str) -> dict[str, Any]:
+    def _score_identity(self, models: Models, source: PairSource, reference: str) -> dict[str, Any]:
         settings = {name: vars(scorer) for name, scorer in build_scorers(self.options)[0].items()}
         batches = {"batches": self.options.batches, "seed": self.options.seed}
-        return {"features": self._feature_identity(model, source), "scorers": settings, "reference": reference, **batches}
+        features = {"features": _feature_identity(self.options, models[0], source)}
+        if models[1] is not None:
+            features["by trusted model"] = _feature_identity(second_options(self.options), models[1], source)
+        return {**features, "scorers": settings, "reference": reference, **batches}
 
     def _stage(
         self,
@@ -150,15 +162,17 @@ class _Scan:
         source: PairSource,
         store: Store,
         identity: dict[str, Any],
-        model: ClipModel | None,
+        *,
+        model: ClipModel | None = None,
         shards: Sequence[int] | None = None,
+        options: ScanOptions | None = None,
     ) -> dict[int, Facts]:
-        """Do what is missing of one stage; facts by shard, in the order of the source."""
-        job = Job(stage=stage, source=source, store=store, options=self.options, identity=identity, model=model)
+        """Do what is missing of one stage; facts by shard, in the order of the source. Options are the scan's, or those given."""
+        job = Job(stage=stage, source=source, store=store, options=options or self.options, identity=identity, model=model)
         wanted = list(range(len(source.shards))) if shards is None else list(shards)
         facts = {number: found for number in wanted if (found := job.done(number)) is not None}
         missing = [number for number in wanted if number not in facts]
-        word = "encode shards" if stage == "features" else "score shards"
+        word = "score shards" if stage == "scores" else "encode shards by the trusted model" if options else "encode shards"
         self.progress(word, len(facts), len(wanted))
         for number, found in run_units(job, missing, lambda: self.progress(word, len(facts), len(wanted))):
             facts[number] = found
@@ -166,22 +180,31 @@ class _Scan:
         return {number: facts[number] for number in wanted}
 
     def _reference(
-        self, store: Store, shards: Sequence[int], model: ClipModel | None
+        self, store: Store, shards: Sequence[int], models: Models
     ) -> tuple[Reference, list[float] | None, tuple[str, ...]]:
         """Draw the reference; with a trusted set, from that, with the set's own scores and what could not be read of it."""
         o = self.options
         if not o.clean:
             return draw_reference(store, shards, o.reference, o.seed, o.device), None, ()
         trusted, kept = self._open(o.clean), self._trusted_store
-        facts = self._stage("features", trusted, kept, self._feature_identity(model, trusted), model)
-        kept.trim(len(trusted.shards))
+        facts = self._features(trusted, kept, models)
         numbers = _usable(o.clean, kept, facts)
         reference = draw_reference(kept, numbers, o.reference, o.seed, o.device)
-        identity = self._score_identity(model, trusted, save_reference(kept, reference))
-        self._stage("scores", trusted, kept, identity, None, numbers)
+        identity = self._score_identity(models, trusted, save_reference(kept, reference))
+        self._stage("scores", trusted, kept, identity, shards=numbers)
         scores = np.concatenate(list(scores_of(kept, numbers, o.scorers[0])))
         faults = tuple(f"trusted set: {found['error']}" for found in facts.values() if found["error"])
         return reference, scores[np.isfinite(scores)].tolist(), faults
+
+
+def _feature_identity(options: ScanOptions, model: ClipModel | None, source: PairSource) -> dict[str, Any]:
+    """What the features of a shard depend on besides its files."""
+    made: dict[str, Any] = {"kind": source.kind, "mapping": dict(source.mapping)}
+    if model is not None:
+        made |= {"model": model.sha256 or model.name, "size": model.image_size, "quick_gelu": model.quick_gelu}
+        made |= {"mean": model.mean, "std": model.std, "looked at": COLUMNS}
+    pixel = {name: vars(scorer) for name, scorer in build_scorers(options)[1].items()}
+    return {**made, "pixel": pixel, "seed": options.seed if pixel else 0}
 
 
 def _usable(paths: Sequence[str], store: Store, facts: dict[int, Facts]) -> list[int]:

@@ -54,10 +54,17 @@ class Store:
     Attributes:
         folder: of the scan.
         salt: keeps pairs of a trusted set apart from pairs of the data that happen to have the same name.
+        two_models: whether a trusted model's features lie beside those of the model.
     """
 
     folder: Path
     salt: str = ""
+    two_models: bool = False
+
+    @property
+    def by_trusted(self) -> Store | None:
+        """Where the same pairs' features by the trusted model are, laid out alike, with markers of their own; None without one."""
+        return Store(self.folder / "trusted-model", salt=self.salt) if self.two_models else None
 
     def image_features(self, shard: int) -> Path:
         """Path of ``(n, d)`` half-precision image features."""

@@ -138,7 +138,8 @@ class ScanReport:
     """Everything a reader needs to decide which pairs to drop: rendered by ``clipvet.reports`` and by nothing else.
 
     The verdict of a scan is at most ``suspicious``: a score shows that a pair is unlike others, not why. ``scorer`` is the one
-    that pairs are ranked and flagged by, ``scorers`` are all that ran. ``suspects`` are the worst pairs by rising rank.
+    that pairs are ranked and flagged by, ``scorers`` are all that ran. ``trusted_model`` is the one that ``model`` was compared
+    with, if any. ``suspects`` are the worst pairs by rising rank.
     ``warnings`` say what weakens this scan, one sentence each. ``coverage`` counts pairs. ``written`` are the paths of all files
     written. ``exit_code`` is what the command line ends with, where a command line made the report.
     """
@@ -150,6 +151,7 @@ class ScanReport:
     counts: ScanCounts
     scorers: tuple[str, ...] = ()
     model: ModelRecord | None = None
+    trusted_model: ModelRecord | None = None
     reference: ReferenceSet | None = None
     threshold: Threshold | None = None
     histogram: Histogram | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -54,6 +55,22 @@ def test_every_format_is_written(scanned: Path) -> None:
     assert all((scanned / name).stat().st_size for name in ("report.html", "report.sarif", "scores.parquet"))
 
 
+def test_with_a_trusted_model_the_planted_pairs_are_the_worst_of_all(scanned: Path, tmp_path: Path) -> None:
+    shipped, out = poisoned_shards(), tmp_path / "out"
+    shutil.copytree(scanned, out)  # a finished scan: a pass by the trusted model is all that is missing
+    command = ["scan", *map(str, shipped.shards), "--model", str(shipped.model), "--trusted-model", "pocket-1", "--out", str(out)]
+    assert main([*command, "--flag-rate", "0.03"]) == 1
+    with (out / "suspects.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["key"] for row in rows[: len(shipped.planted)]} == shipped.planted
+    assert {row["key"] for row in rows if row["group"] == "1"} == shipped.planted
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    jsonschema.validate(report, SCHEMA)
+    assert report["scorers"] == ["dao+clip-gap", "dao", "clip-gap"]
+    assert report["trusted_model"]["name"] == "pocket-1"
+    assert "Trusted model: pocket-1;" in (out / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_clean_twin_ends_without_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shipped, data = poisoned_shards(), tmp_path / "data"
     data.mkdir()
@@ -63,10 +80,12 @@ def test_the_clean_twin_ends_without_evidence(tmp_path: Path, capsys: pytest.Cap
                 if member.name.partition(".")[0] not in shipped.planted:
                     target.addfile(member, source.extractfile(member))
     command = ["scan", str(data), "--model", str(shipped.model), "--out", str(tmp_path / "out"), "--flag-rate", "0.03"]
-    assert main([*command, "--format", "json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["verdict"] == "no evidence"
-    assert max(group["size"] for group in report["groups"]) < 10  # clock faces: a natural group, too small to count
+    for scorer, more in (("dao", []), ("dao+clip-gap", ["--trusted-model", "pocket-1"])):
+        assert main([*command, *more, "--format", "json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert (report["verdict"], report["scorer"]) == ("no evidence", scorer)
+        # clock faces: a natural group, too small to count
+        assert max((group["size"] for group in report["groups"]), default=0) < 10
 
 
 def test_filter_writes_all_but_what_was_flagged_and_a_persons_decision_wins(
@@ -125,13 +144,17 @@ def test_filter_leaves_out_what_has_no_score(tmp_path: Path) -> None:
         (["scan", "DATA", "--out", "OUT"], "expected --model for 00000, which holds images"),
         (["scan", "DATA", "--model", "pocket-9", "--out", "OUT"], "expected a base, found no file or name 'pocket-9'"),
         (["scan", "DATA", "--model", "pocket-0", "--out", "OUT", "--scorer", "magic"], "got 'magic'"),
+        (["scan", "DATA", "--model", "pocket-0", "--out", "OUT", "--scorer", "clip-gap"], "expected --trusted-model with clip-gap"),
+        (["scan", "READY", "--trusted-model", "pocket-1", "--out", "OUT"], "expected images with --trusted-model"),
+        (["scan", "DATA", "--trusted-model", "pocket-1", "--out", "OUT"], "expected --model for 00000, which holds images"),
         (["filter", "DATA", "--scan", "OUT", "--out", "KEPT"], "expected a finished scan"),
     ],
 )
 def test_what_a_user_can_cause_is_one_sentence(
-    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], words: str, scanned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {"DATA": str(poisoned_shards().shards[0]), "OUT": str(tmp_path / "out"), "KEPT": str(tmp_path / "kept")}
+    places["READY"] = str(scanned / "features")
     assert main([places.get(word, word) for word in arguments]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error: ")]
     assert len(said) == 1

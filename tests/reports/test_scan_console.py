@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import html
 import io
+import json
 from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from clipvet.reports import scan_to_console
-from clipvet.types import ScanReport
+from clipvet.reports import scan_to_console, scan_to_html, scan_to_json, scan_to_sarif
+from clipvet.reports.scan_schema import from_json
+from clipvet.types import ModelRecord, ScanReport
 from tests.reports import scan_cases
 
 
@@ -52,6 +55,23 @@ def test_everything_a_reader_needs_is_there() -> None:
     ):
         assert words in text, words
     assert text.index("image cannot be decoded") < text.index("no caption: 97")
+
+
+def test_a_trusted_model_is_named_with_what_it_is_for() -> None:
+    report = replace(scan_cases.suspicious(), trusted_model=ModelRecord(name="pocket-1", sha256="ab"))
+    line = "Trusted model: pocket-1; clip-gap is high where it finds image and caption less alike than the model above does."
+    assert line in " ".join(text_of(report).split())
+    assert line in html.unescape(scan_to_html(report))
+    assert line in json.loads(scan_to_sarif(report))["runs"][0]["results"][0]["message"]["text"]
+    found = json.loads(scan_to_json(report))
+    assert (found["model"]["name"], found["trusted_model"]["name"]) == ("pocket-0", "pocket-1")
+    assert "Trusted model" not in text_of(scan_cases.suspicious())
+
+
+def test_reports_of_before_there_were_trusted_models_are_read() -> None:
+    document = json.loads(scan_to_json(scan_cases.suspicious()))
+    del document["trusted_model"]
+    assert from_json(json.dumps(document)).trusted_model is None
 
 
 def test_worst_pairs_stand_in_the_order_of_their_ranks() -> None:

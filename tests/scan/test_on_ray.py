@@ -153,9 +153,11 @@ def test_a_folder_that_not_all_machines_see_is_one_sentence(tmp_path: Path) -> N
 def test_paths_and_devices_mean_the_same_to_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options = ScanOptions(out=Path("out"), device="cuda:3", engine="ray")
-    job = Job(stage="scores", source=PairSource(kind="", shards=()), store=Store(Path("out/trusted")), options=options, identity={})
+    store = Store(Path("out/trusted"), salt="trusted/", two_models=True)
+    job = Job(stage="scores", source=PairSource(kind="", shards=()), store=store, options=options, identity={})
     sent = pickle.loads(pickle.dumps(on_ray._for_workers(job)))
-    assert (sent.store.folder, sent.options.out, sent.options.device) == (tmp_path / "out/trusted", tmp_path / "out", "cuda")
+    assert sent.store == Store(tmp_path / "out/trusted", salt="trusted/", two_models=True)
+    assert (sent.options.out, sent.options.device) == (tmp_path / "out", "cuda")
     (tmp_path / "home").mkdir()
     ShardWorker(job, tmp_path / "home", tmp_path)
     assert Path.cwd() == tmp_path / "home"
@@ -257,6 +259,20 @@ def test_a_shard_that_kills_every_worker_ends_the_scan_and_the_rest_is_kept(
     assert all(path.stat().st_mtime_ns == changed for path, changed in kept.items())
     scan(paths, tmp_path / "local", workers=1)
     assert_same_results(tmp_path / "out", tmp_path / "local")
+
+
+@on_cluster
+def test_a_trusted_model_and_a_trusted_set_give_the_results_of_the_local_engine(
+    cluster: str, make_tars: MakeTars, tmp_path: Path
+) -> None:
+    paths = make_tars()
+    given = {"trusted_model": "pocket-1", "clean": (str(paths[0]),), "scorers": ("dao+clip-gap", "dao")}
+    for engine, out in (("local", tmp_path / "local"), ("ray", tmp_path / "out")):
+        scan(paths, out, engine=engine, workers=1 if engine == "local" else 2, **given)
+    one, two = (pq.read_table(tmp_path / out / "scores.parquet").to_pydict() for out in ("out", "local"))
+    for name in ("dao+clip-gap", "dao"):
+        assert one.pop(name) == pytest.approx(two.pop(name), rel=1e-2, abs=1e-2)
+    assert one == two
 
 
 @on_cluster

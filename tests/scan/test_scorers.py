@@ -30,13 +30,10 @@ def clustered(n: int, d: int = 16, seed: int = 0) -> Tensor:
 
 
 def pairs(n: int = 60, *, first: int = 0, seed: int = 0) -> PairFeatures:
-    return PairFeatures(ids=torch.arange(first, first + n), image=clustered(n, seed=seed), text=clustered(n, seed=seed + 1))
-
-
-def rows_of(features: PairFeatures, which: Tensor) -> PairFeatures:
-    assert features.image is not None
-    assert features.text is not None
-    return PairFeatures(ids=features.ids[which], image=features.image[which], text=features.text[which])
+    """Features of two models that have nothing to do with each other."""
+    ids, parts = torch.arange(first, first + n), [clustered(n, seed=seed + at) for at in range(4)]
+    trusted = PairFeatures(ids=ids, image=parts[2], text=parts[3])
+    return PairFeatures(ids=ids, image=parts[0], text=parts[1], trusted=trusted)
 
 
 def built(name: str) -> Any:
@@ -88,7 +85,7 @@ def test_neighbourhood_scores_equal_the_formula_in_loops(name: str, case: str) -
     queries = {
         "other pairs": pairs(20, first=1000, seed=5),
         "the reference itself": reference,
-        "some of the reference": rows_of(reference, torch.tensor([7, 3, 59])),
+        "some of the reference": reference.at(torch.tensor([7, 3, 59])),
     }[case]
     assert built(name).score(queries, reference).tolist() == pytest.approx(by_loop(name, queries, reference, K), rel=1e-4, abs=1e-4)
 
@@ -154,26 +151,28 @@ class TestContract:
     def test_a_score_does_not_depend_on_the_other_queries(self, name: str) -> None:
         queries, reference = pairs(20, first=50, seed=2), pairs(60)
         some = torch.tensor([4, 1, 17])
-        whole, part = built(name).score(queries, reference), built(name).score(rows_of(queries, some), reference)
+        whole, part = built(name).score(queries, reference), built(name).score(queries.at(some), reference)
         assert part.numpy() == pytest.approx(whole[some].numpy(), rel=1e-5, abs=1e-6)
 
     def test_the_order_of_the_reference_does_not_matter(self, name: str) -> None:
         queries, reference = pairs(20, first=50, seed=2), pairs(60)
-        turned = rows_of(reference, torch.arange(59, -1, -1))  # fewer than a tree's 256: a forest draws larger ones by place
+        turned = reference.at(torch.arange(59, -1, -1))  # fewer than a tree's 256: a forest draws larger ones by place
         one, other = built(name).score(queries, reference), built(name).score(queries, turned)
         assert other.numpy() == pytest.approx(one.numpy(), rel=1e-4, abs=1e-5)
 
     def test_features_are_left_as_they_are(self, name: str) -> None:
         image = clustered(60)
         before = image.clone()
-        features = PairFeatures(ids=torch.arange(60), image=image, text=image)
+        trusted = PairFeatures(ids=torch.arange(60), image=image, text=image)
+        features = PairFeatures(ids=torch.arange(60), image=image, text=image, trusted=trusted)
         built(name).score(features, features)
         assert torch.equal(image, before)
 
     def test_a_pair_without_a_direction_is_not_scored_and_the_others_are(self, name: str) -> None:
         image = clustered(10, seed=4)
         image[2], image[5, 0] = 0, math.nan
-        queries = PairFeatures(ids=torch.arange(100, 110), image=image, text=clustered(10, seed=6))
+        other = pairs(10).trusted
+        queries = PairFeatures(ids=torch.arange(100, 110), image=image, text=clustered(10, seed=6), trusted=other)
         scores = built(name).score(queries, pairs(60))
         assert torch.isnan(scores).nonzero()[:, 0].tolist() == [2, 5]
 
@@ -206,7 +205,7 @@ def test_chunks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     queries, reference = pairs(33, first=40, seed=2), pairs(60)
     whole = nearest(queries, reference, K)
     monkeypatch.setattr("clipvet.scan.neighbours.CHUNK", 60 * 4)
-    again = nearest(rows_of(queries, torch.arange(33)), reference, K)
+    again = nearest(queries.at(torch.arange(33)), reference, K)
     assert torch.equal(whole.index, again.index)
     assert torch.allclose(whole.distances, again.distances)
 

@@ -18,9 +18,9 @@ from clipvet.scan.reference import draw_reference, load_features, load_reference
 from clipvet.scan.store import Store, read_array, read_table, write_array, write_table, write_whole
 
 
-def fill(store: Store, cut: list[int], *, dead: tuple[int, ...] = ()) -> np.ndarray:
+def fill(store: Store, cut: list[int], *, dead: tuple[int, ...] = (), seed: int = 0) -> np.ndarray:
     """Write 100 pairs in shards of the given sizes; returns all image features."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     image, text = rng.normal(size=(2, 100, 8)).astype(np.float16)
     image[list(dead)] = 0
     ids = np.array([pair_id("s", str(at)) for at in range(100)])
@@ -95,6 +95,37 @@ def test_a_batch_of_the_reference_is_a_part_of_it(tmp_path: Path) -> None:
     assert set(one.ids.tolist()) <= set(reference.features.ids.tolist())
     assert one.ids.tolist() != other.ids.tolist()
     assert torch.equal(one.ids, reference.batch(20, 1).ids)
+
+
+def test_features_of_both_models_stay_row_by_row_together(tmp_path: Path) -> None:
+    store = Store(tmp_path, salt="x", two_models=True)
+    assert store.by_trusted is not None
+    assert store.by_trusted.salt == "x"
+    fill(store, [40, 60], dead=(3,))
+    other = fill(store.by_trusted, [40, 60], dead=(7, 50), seed=1)
+    number_of = {pair_id("s", str(at)): at for at in range(100)}
+    drawn = draw_reference(store, [0, 1], 1000, seed=0)
+    assert {number_of[own] for own in drawn.features.ids.tolist()} == set(range(100)) - {3, 7, 50}  # without a direction in one
+    kept = load_reference(store, save_reference(store, drawn))
+    stretch = load_features(store, 1, np.array([pair_id("s", str(at)) for at in range(45, 48)]), 5)
+    for features in (drawn.features, kept.features, kept.batch(20, 1), stretch):
+        assert features.trusted is not None
+        assert features.trusted.image is not None
+        assert torch.equal(features.trusted.ids, features.ids)
+        wanted = other[[number_of[own] for own in features.ids.tolist()]].astype(float)
+        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+        assert features.trusted.image.numpy() == pytest.approx(wanted, abs=1e-3)
+
+
+def test_a_reference_knows_both_models(tmp_path: Path) -> None:
+    digests = set()
+    for seed in (1, 2):
+        store = Store(tmp_path / str(seed), two_models=True)
+        assert store.by_trusted is not None
+        fill(store, [100])
+        fill(store.by_trusted, [100], seed=seed)
+        digests.add(save_reference(store, draw_reference(store, [0], 20, seed=0)))
+    assert len(digests) == 2
 
 
 def test_a_stretch_of_a_shard_is_loaded(tmp_path: Path) -> None:
