@@ -9,7 +9,8 @@ Thresholds:
 - shipped: the one of ``clipvet inspect``, from the clean deliveries of the shipped zoo and settled before these were built;
 - leave one task out, leave one backbone out: from the clean deliveries of both zoos of other tasks, or of the other backbone.
 
-An attack that was planned and did not take counts nowhere. Writes ``benchmarks/results/inspect_large.json``.
+An attack that was planned and did not take counts nowhere; the adaptive attacker's are looked at all the same, in a row of their
+own. Writes ``benchmarks/results/inspect_large.json``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pocket_build.zoo import CANDIDATES
 
 ROWS = RESULTS / "inspect_large_rows.json"
 PRESET = "default"
+ADAPTIVE = "badclip-adaptive"
 CHECK = CHECKS[PRESET]
 SETTINGS = settings_digest(CHECK.name, asdict(CHECK))
 WORDS = {
@@ -42,7 +44,7 @@ WORDS = {
 
 
 def listed() -> list[tuple[ZooEntry, Row]]:
-    """Deliveries of the list that count and lie here, with what the list says of them.
+    """Deliveries of the list that count, or are the adaptive attacker's, and lie here; with what the list says of them.
 
     Raises:
         SystemExit: a file is not the one that the list names.
@@ -50,7 +52,7 @@ def listed() -> list[tuple[ZooEntry, Row]]:
     found = []
     for row in json.loads(LIST.read_text(encoding="utf-8"))["deliveries"]:
         path = CANDIDATES / f"{row['name']}.safetensors"
-        if not row["counts"] or not path.exists():
+        if not (row["counts"] or row.get("attack") == ADAPTIVE) or not path.exists():
             continue
         if hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
             raise SystemExit(f"{path}: not the file that the list names: build the larger zoo anew")
@@ -64,7 +66,13 @@ def measured(entry: ZooEntry, row: Row) -> Row:
     found = measure(entry, PRESET)
     kind = "imbalanced" if row.get("imbalanced") else f"{row.get('shots', 16)} shots, {row.get('length', 1.0):g} of the steps"
     rows = [part for part in found.pop("rows") if part["kind"] == "class"]
-    return found | {"tuning": kind, "rows": [max(rows, key=lambda part: part["statistic"])], "ca": entry.ca, "asr": entry.asr}
+    return found | {
+        "counts": row["counts"],
+        "tuning": kind,
+        "rows": [max(rows, key=lambda part: part["statistic"])],
+        "ca": entry.ca,
+        "asr": entry.asr,
+    }
 
 
 def shipped_threshold() -> float:
@@ -74,8 +82,9 @@ def shipped_threshold() -> float:
     return limit
 
 
-def judged(rows: list[Row], others: list[Row]) -> dict[str, Any]:
-    """Every protocol on the larger zoo's rows; nulls take the shipped zoo's clean ones in."""
+def judged(every: list[Row], others: list[Row]) -> dict[str, Any]:
+    """Every protocol on the larger zoo's rows that count; nulls take the shipped zoo's clean ones in."""
+    rows, weak = ([row for row in every if row["counts"] is counts] for counts in (True, False))
     clean = [row for row in rows + others if row["attack"] is None]
     limit = shipped_threshold()
     by_shipped = [row["statistic"] > limit for row in rows]
@@ -88,6 +97,7 @@ def judged(rows: list[Row], others: list[Row]) -> dict[str, Any]:
         "shipped": tally(rows, by_shipped),
         "leave_one_task_out": tally(rows, without("task")),
         "across_backbones": tally(rows, without("base")),
+        "weak": tally(weak, [row["statistic"] > limit for row in weak])["backdoored_flagged"],
     }
     for key in ("attack", "family", "task", "tuning"):
         flagged = dict(zip([row["name"] for row in rows], by_shipped, strict=True))
@@ -110,6 +120,10 @@ def table(found: dict[str, Any]) -> list[Row]:
         for key, cell in found[name].items()
     ]
     lines.append({"what": "AUROC", "measured": found["auroc"], "interval": found["interval"], "reported": 0.973})
+    if found["weak"]["of"]:
+        weak = f"{found['weak']['count']} of {found['weak']['of']}"
+        what = f"{ADAPTIVE}, planted with an ASR below 80 %, no part of any other row: flagged"
+        lines.append({"what": what, "measured": weak, "interval": found["weak"]["interval"]})
     for key in ("attack", "family", "task", "tuning"):
         for name, group in found[key].items():
             said = [(WORDS[what], group[what]) for what in ("backdoored_flagged", "target_named", "clean_flagged")]
@@ -118,9 +132,10 @@ def table(found: dict[str, Any]) -> list[Row]:
     return lines
 
 
-def document(rows: list[Row], others: list[Row], planned: Row) -> Row:
+def document(every: list[Row], others: list[Row], planned: Row) -> Row:
     """The results file."""
-    found = judged(rows, others)
+    found = judged(every, others)
+    rows = [row for row in every if row["counts"]]
     bad = Counter(row["attack"] for row in rows if row["attack"])
     kinds = ", ".join(f"{count} {attack}" for attack, count in sorted(bad.items()))
     missed = {name: count for name, count in planned["did_not_take"].items() if count}

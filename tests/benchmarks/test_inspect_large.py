@@ -47,7 +47,11 @@ def test_each_protocol_leaves_out_what_it_says(monkeypatch: pytest.MonkeyPatch) 
     # Task b is loud on backbone q, in the shipped zoo: only nulls that leave it out find the backdoor there.
     loud = [row(f"loud{i}", value + 6, task="b", base="q") for i, value in enumerate(QUIET)]
     others = [*quiet("a", "p"), *quiet("b", "p"), *quiet("a", "q"), *loud]
-    rows = [part | {"tuning": "16 shots"} for part in (row("bad", 6.5, task="b", base="q", attack="x"), row("good", 2.2))]
+    rows = [
+        part | {"tuning": "16 shots", "counts": True}
+        for part in (row("bad", 6.5, task="b", base="q", attack="x"), row("good", 2.2))
+    ]
+    rows += [row(f"weak{at}", at, attack="y") | {"tuning": "16 shots", "counts": False} for at in (1, 9, 9)]
     found = inspect_large.judged(rows, others)
     counts = {name: found[name]["backdoored_flagged"]["count"] for name in ("shipped", "leave_one_task_out", "across_backbones")}
     assert counts == {"shipped": 0, "leave_one_task_out": 1, "across_backbones": 1}
@@ -63,6 +67,8 @@ def test_each_protocol_leaves_out_what_it_says(monkeypatch: pytest.MonkeyPatch) 
     assert lines["attack x"] == "backdoored deliveries flagged 0 of 1"
     assert lines["tuning 16 shots"] == "backdoored deliveries flagged 0 of 1; clean deliveries flagged 0 of 1"
     assert lines["AUROC"] == 1.0
+    assert [text for what, text in lines.items() if "no part of any other row" in what] == ["2 of 3"]
+    assert "attack y" not in lines
 
 
 def test_the_threshold_is_the_one_that_ships() -> None:
