@@ -19,13 +19,13 @@ from clipvet.inspection.base import Clock, ModelCheck, OutOfBudget, Run
 from clipvet.inspection.beyond import Beyond, look_beyond
 from clipvet.inspection.calibrating import Calibrated, CalibrateOptions, Calibration, open_calibration
 from clipvet.inspection.calibration import flag_of, identity_of, judge, kind_of, settings_digest
+from clipvet.inspection.choosing import choose_beyond, choose_null
 from clipvet.inspection.clip_inspector import ClipInspector
 from clipvet.inspection.control import control_passes
 from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.inspection.journal import Journal, MemoryJournal
 from clipvet.inspection.margin_residual import MarginResidual
 from clipvet.inspection.neural_cleanse import NeuralCleanse
-from clipvet.inspection.null_file import choose_null
 from clipvet.inspection.pixel_backdoor import PixelBackdoor
 from clipvet.inspection.running import search_and_control, seconds_per_pass
 from clipvet.inspection.subject import subject_of
@@ -120,8 +120,8 @@ def plan_inspection(delivery: Path, options: InspectOptions) -> InspectPlan:
     opened, check = _open(delivery, options)
     probes, source, skipped = _probes(options, opened.subject.classifier.model.image_size)
     passes = check.passes(opened.subject, len(probes)) + control_passes(check, opened.subject, probes)
-    if options.preset == "default" and FeatureCollapse.applies(opened.subject):
-        passes += _collapse(opened).passes(len(probes))
+    if opened.beyond is not None and opened.beyond.applies(opened.subject):
+        passes += opened.beyond.passes(len(probes))
     null, _ = _null(options, opened, check, f"{source}, {len(probes)}")
     names = opened.delivery.info.class_names
     beside = len(opened.subject.classifier.class_names) - len(names)
@@ -158,8 +158,9 @@ def inspect_model(
         progress=progress or (lambda stage, done, total: None),
     )
     null, unused = _null(options, opened, check, f"{source}, {len(probes)}")
+    beside = _null_beyond(options, opened, f"{source}, {len(probes)}")
     outcome = search_and_control(check, opened, probes, run, flag=flag_of(check.name, null))
-    beyond = _beyond(options, opened, probes, source, run)
+    beyond = Beyond() if opened.beyond is None else look_beyond(opened.beyond, opened.subject, probes, run, null=beside)
     judged = judge(outcome.result, null, controls=outcome.controls, findings=(*opened.delivery.findings, *beyond.findings))
     if outcome.unfinished and judged.verdict in (Verdict.NO_EVIDENCE, Verdict.INCONCLUSIVE):
         judged = dataclasses.replace(judged, verdict=Verdict.INCONCLUSIVE, reason=outcome.unfinished)
@@ -178,7 +179,7 @@ def inspect_model(
 
 
 def calibrate_base(like: InspectOptions, how: CalibrateOptions, *, progress: Progress | None = None) -> Calibrated:
-    """Build a null for the deliveries on a base: tune prompts on it without a backdoor, and run the check on each.
+    """Build a null for the deliveries on a base: tune prompts on it without a backdoor, and run on each what inspects them.
 
     Args:
         like: how deliveries will be inspected; ``work`` keeps every finished reference, ``budget`` ends between two of them.
@@ -213,7 +214,8 @@ def _calibration(like: InspectOptions, how: CalibrateOptions) -> Calibration:
     check, (probes, source, unread) = _check(like, base.image_size), _probes(like, base.image_size)
     settings, source = settings_digest(check.name, dataclasses.asdict(check)), f"{source}, {len(probes)}"
     key = NullKey(base=identity_of(base), family=kind_of("coop"), classes=how.classes, settings=settings, probes=source)
-    return open_calibration(how, base=base, check=check, probes=probes, key=key, seed=like.seed, unread=unread)
+    beyond = _collapse(like, base.image_size)
+    return open_calibration(how, base=base, check=check, probes=probes, key=key, seed=like.seed, beyond=beyond, unread=unread)
 
 
 def _open(path: Path, options: InspectOptions, base: ClipModel | None = None) -> tuple[Opened, ModelCheck]:
@@ -227,9 +229,10 @@ def _open(path: Path, options: InspectOptions, base: ClipModel | None = None) ->
         position=options.position,
         quick_gelu=options.quick_gelu,
     )
-    check = _check(options, delivery.classifier.model.image_size)
+    size = delivery.classifier.model.image_size
+    check, beyond = _check(options, size), _collapse(options, size)
     subject, note = subject_of(delivery.classifier, delivery.base, check)
-    return Opened(delivery=delivery, subject=subject, notes=(note,) if note else ()), check
+    return Opened(delivery=delivery, subject=subject, beyond=beyond, notes=(note,) if note else ()), check
 
 
 def _check(options: InspectOptions, size: int) -> ModelCheck:
@@ -244,17 +247,9 @@ def _check(options: InspectOptions, size: int) -> ModelCheck:
     return MarginResidual(strength=strength)
 
 
-def _beyond(options: InspectOptions, opened: Opened, probes: Tensor, source: str, run: Run) -> Beyond:
-    """Look for a target outside the class names, beside the default check."""
-    if options.preset != "default":
-        return Beyond()
-    check = _collapse(opened)
-    like = opened.null_key(check, f"{source}, {len(probes)}")
-    return look_beyond(check, opened.subject, probes, run, like=like, shipped=opened.shipped_nulls())
-
-
-def _collapse(opened: Opened) -> FeatureCollapse:
-    return FeatureCollapse(strength=PAPER_EPS.get(opened.subject.classifier.model.image_size, 4 / 255))
+def _collapse(options: InspectOptions, size: int) -> FeatureCollapse | None:
+    """Set up the check that looks for a target outside the class names; it runs beside the default check only."""
+    return FeatureCollapse(strength=PAPER_EPS.get(size, 4 / 255)) if options.preset == "default" else None
 
 
 def _probes(options: InspectOptions, size: int) -> tuple[Tensor, str, tuple[Skipped, ...]]:
@@ -268,6 +263,12 @@ def _null(options: InspectOptions, opened: Opened, check: ModelCheck, probes: st
     """Find a null that was measured on the like of this inspection; a delivery is no reference for itself."""
     enough = len(opened.subject.classifier.class_names) >= check.least_classes
     return choose_null(opened.null_key(check, probes), own=options.null, shipped=opened.shipped_nulls(), enough_names=enough)
+
+
+def _null_beyond(options: InspectOptions, opened: Opened, probes: str) -> Null | None:
+    if opened.beyond is None:
+        return None
+    return choose_beyond(opened.null_key(opened.beyond, probes), own=options.null, shipped=opened.shipped_nulls())
 
 
 def _journal(options: InspectOptions, opened: Opened, check: ModelCheck, probes: Tensor) -> MemoryJournal:

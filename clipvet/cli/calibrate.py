@@ -65,10 +65,11 @@ def calibrate(  # one parameter per option: typer reads them from the signature
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, with an estimate.")] = False,
 ) -> int:
-    """Build a null for your own base: what the default check says where nothing was planted.
+    """Build a null for your own base: what the default check says where nothing was planted, and feature-collapse beside it.
 
-    Tunes prompts on the base without any backdoor, runs the check on each as 'inspect' does, and writes what it said to FILE, for
-    'clipvet inspect --null FILE' with the same base and probe images. Exit code 3 where a budget left references out.
+    Tunes prompts on the base without any backdoor, runs both checks on each as 'inspect' does (feature-collapse where the prompt
+    changes the image tower), and writes what they said to FILE, for 'clipvet inspect --null FILE' with the same base and probe
+    images. Exit code 3 where a budget left references out.
     """
     from clipvet.api import CalibrateOptions, InspectOptions
 
@@ -151,6 +152,7 @@ def _show(made: Calibrated, how: CalibrateOptions, out: Path) -> None:
     low, high = row.key.classes
     print(f"{visible(str(out))}: a null of {visible(row.source)}, {low} to {high} classes each.")
     print(f"  {_thresholds(file)}")
+    print(f"  {_beyond(file)}")
     print(f"  {file.resolves}")
     if file.failed:
         print(f"  {_failed(file)}")
@@ -173,6 +175,25 @@ def _thresholds(file: NullFile) -> str:
     if null.pseudo_labelled:
         return f"{text}, never backdoored: the base's own labels move prompts too little for that; --labelled lifts this."
     return text + (f", backdoored above {number(certain)}." if math.isfinite(certain) else ".")
+
+
+def _beyond(file: NullFile) -> str:
+    """Say what the second null is, or that there is none."""
+    from clipvet.inspection.calibration import flag_of
+    from clipvet.inspection.feature_collapse import FeatureCollapse
+    from clipvet.inspection.null_file import LEAST_VALUES
+
+    null = file.beyond
+    if null is None:
+        return (
+            f"No null of {FeatureCollapse.name}: that takes {LEAST_VALUES} references that change the image tower, as vpt does, "
+            "and learned the labels of their images."
+        )
+    values = null.values
+    text = f"{null.check}: {number(values[0])} to {number(values[-1])} in the {len(values)} that change the image tower"
+    if null.pseudo_labelled:
+        return f"{text}; flags nothing: the base's own labels move a tower too little for that; --labelled lifts this."
+    return f"{text}; a finding above {number(flag_of(null.check, null))}."
 
 
 def _failed(file: NullFile) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -11,8 +10,7 @@ from torch import Tensor
 from clipvet.inspection.base import OutOfBudget, Run, Subject
 from clipvet.inspection.calibration import flag_of
 from clipvet.inspection.feature_collapse import FeatureCollapse
-from clipvet.inspection.null_file import choose_null
-from clipvet.types import CheckResult, Finding, Null, NullKey, Severity, Skipped
+from clipvet.types import CheckResult, Finding, Null, Severity, Skipped
 
 __all__ = ["ATLAS", "OWASP", "Beyond", "look_beyond"]
 
@@ -20,6 +18,10 @@ ATLAS = ("AML.T0018.000", "AML.T0058", "AML.T0043.004")
 OWASP = ("ML06:2023", "ML07:2023", "ML10:2023")
 LEFT_ALONE = "the prompt leaves the image tower as it is, or there is no base: a target outside the class names would not be found"
 UNJUDGED = "no null was measured on the like of this inspection, and the number has no scale of its own"
+TOO_LOW = (
+    "its null holds tunings on the base's own labels, which move an image tower less than a person's do, so that it flags nothing: "
+    "clipvet calibrate --labelled makes one that does"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +60,15 @@ class Beyond:
         )
 
 
-def look_beyond(
-    check: FeatureCollapse, subject: Subject, probes: Tensor, run: Run, *, like: NullKey, shipped: Sequence[Null]
-) -> Beyond:
-    """Run the check and judge it against a null that ships; or say why it was not run, or not judged.
+def look_beyond(check: FeatureCollapse, subject: Subject, probes: Tensor, run: Run, *, null: Null | None) -> Beyond:
+    """Run the check and judge it against a null; or say why it was not run, or not judged.
 
     Args:
         check: the check.
         subject: the delivery and its base.
         probes: the inspection's probe images.
         run: seed, journal, clock and progress.
-        like: what a null must have been measured on.
-        shipped: nulls that ship.
+        null: measured on the like of this inspection; None where there is none.
     """
     if not check.applies(subject):
         return Beyond(skipped=(Skipped(what=check.name, why=LEFT_ALONE),))
@@ -77,6 +76,7 @@ def look_beyond(
         result = check.run(subject, probes, run)
     except OutOfBudget as error:
         return Beyond(skipped=(Skipped(what=check.name, why=str(error)),))
-    null, _ = choose_null(like, own=None, shipped=shipped, enough_names=True)
-    skipped = () if null is not None else (Skipped(what=f"a verdict of {check.name}", why=UNJUDGED),)
-    return Beyond(result=result, flag=flag_of(check.name, null), null=null, skipped=skipped)
+    flag = flag_of(check.name, null)
+    why = UNJUDGED if null is None else TOO_LOW if math.isinf(flag) else ""
+    skipped = (Skipped(what=f"a verdict of {check.name}", why=why),) if why else ()
+    return Beyond(result=result, flag=flag, null=null, skipped=skipped)

@@ -1,10 +1,10 @@
-"""Calibrate a base: make clean references on it, and turn what the check says of them into a null."""
+"""Calibrate a base: make clean references on it, and turn what each check says of them into a null."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -14,11 +14,14 @@ from clipvet.data.generated import generate_probes
 from clipvet.data.images import load_images
 from clipvet.errors import UsageError
 from clipvet.inspection.base import ModelCheck, Run, Subject
+from clipvet.inspection.calibration import settings_digest
+from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.inspection.null_file import NullFile, pack_null
 from clipvet.inspection.references import Recipe, default_families, make_references
 from clipvet.inspection.shots import LabelledFolders, PseudoLabelled, Shots
 from clipvet.inspection.subject import CONCEPTS, subject_of
 from clipvet.models.base import ClipModel
+from clipvet.models.families import FAMILIES
 from clipvet.models.prompts import PromptedClassifier
 from clipvet.models.tuning import schedule_of
 from clipvet.models.zeroshot import HandWritten
@@ -78,6 +81,7 @@ class Calibration:
         recipe: how they are drawn.
         count: how many.
         key: what the null is measured on.
+        beyond: the check without classes, as an inspection runs it beside the first; None where it does not.
         skipped: images that were not read.
     """
 
@@ -88,11 +92,15 @@ class Calibration:
     recipe: Recipe
     count: int
     key: NullKey
+    beyond: FeatureCollapse | None = None
     skipped: tuple[Skipped, ...] = ()
 
     @property
     def identity(self) -> dict[str, object]:
-        """What a reference depends on; their number is not among it, so that more can be made later."""
+        """What a reference depends on; their number is not among it, so that more can be made later.
+
+        Nor is the check without classes: its number is kept under a name of its own, and made where it is missing.
+        """
         probes = hashlib.sha256(self.probes.cpu().contiguous().numpy().data).hexdigest()
         recipe = self.recipe
         return {
@@ -110,9 +118,17 @@ class Calibration:
         Raises:
             ClipvetError: too few of them learned anything.
         """
-        made, unfinished = make_references(self.base, self.check, self.probes, self.shots, self.recipe, self.count, run)
-        pseudo = isinstance(self.shots, PseudoLabelled)
-        file = pack_null(made, check=self.check.name, key=self.key, base_name=self.base.name, pseudo_labelled=pseudo)
+        made, unfinished = make_references(
+            self.base, self.check, self.probes, self.shots, self.recipe, self.count, run, beyond=self.beyond
+        )
+        file = pack_null(
+            made,
+            check=self.check.name,
+            key=self.key,
+            base_name=self.base.name,
+            pseudo_labelled=isinstance(self.shots, PseudoLabelled),
+            beyond=self._key_beyond(),
+        )
         return Calibrated(file=file, unfinished=unfinished, skipped=self.skipped)
 
     def example(self) -> Subject:
@@ -128,17 +144,28 @@ class Calibration:
         """
         tuning = (schedule_of(family) for family in self._families().elements())
         checks = self.count * self.check.passes(self.example(), len(self.probes))
+        if self.beyond is not None:
+            checks += self._moved() * self.beyond.passes(len(self.probes))
         return checks + sum(one.steps * one.batch for one in tuning)
 
     def stages(self) -> tuple[str, ...]:
         """Say what is done, in the order in which it is done."""
         low, high = self.recipe.classes
         families = ", ".join(f"{count} {family}" for family, count in self._families().most_common())
+        beside = f", {self.beyond.name} on the {self._moved()} that change the image tower" if self.beyond is not None else ""
         return (
             f"tune {self.count} prompts on {self.base.name} without a backdoor, {low} to {high} classes each: {families}",
-            f"run {self.check.name} on each; probe images: {self.key.probes}",
+            f"run {self.check.name} on each{beside}; probe images: {self.key.probes}",
             "write the null",
         )
+
+    def _key_beyond(self) -> NullKey | None:
+        if self.beyond is None:
+            return None
+        return replace(self.key, settings=settings_digest(self.beyond.name, asdict(self.beyond)))
+
+    def _moved(self) -> int:
+        return sum(count for family, count in self._families().items() if FAMILIES[family].changes_image_tower)
 
     def _families(self) -> Counter[str]:
         return Counter(self.recipe.draw(number).family for number in range(self.count))
@@ -152,6 +179,7 @@ def open_calibration(
     probes: Tensor,
     key: NullKey,
     seed: int,
+    beyond: FeatureCollapse | None = None,
     unread: tuple[Skipped, ...] = (),
 ) -> Calibration:
     """Get everything together, and refuse what cannot be tuned before the long work begins.
@@ -163,6 +191,7 @@ def open_calibration(
         probes: ``(n, 3, h, w)``, an inspection's probe images.
         key: what the null is measured on.
         seed: of every draw.
+        beyond: the check without classes, where an inspection runs it.
         unread: probe images that were not read.
 
     Raises:
@@ -188,6 +217,7 @@ def open_calibration(
         recipe=recipe,
         count=options.references,
         key=key,
+        beyond=beyond,
         skipped=(*unread, *skipped),
     )
 

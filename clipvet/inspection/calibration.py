@@ -32,7 +32,7 @@ __all__ = [
 EULER = 0.5772156649015329
 FLAG_RATE, CERTAIN_RATE = 0.02, 0.002  # tail of the fitted null beyond which a delivery is suspicious, backdoored
 # What is called suspicious where no null fits: a value beyond all clean pocket deliveries, and the published k = 2.
-# A concentration of features has no scale of its own: without a null it is shown and flags nothing.
+# A concentration of features has no scale of its own: without a null, or with one of the base's own labels, it flags nothing.
 FALLBACK = {
     "margin-residual": 1.8,
     "clip-inspector": 2.0,

@@ -1,23 +1,25 @@
-"""The file that ``clipvet calibrate`` writes and ``clipvet inspect --null`` reads: one null, and how it came about."""
+"""The file that ``clipvet calibrate`` writes and ``clipvet inspect --null`` reads: a null or two, and how they came about."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import clipvet
-from clipvet.errors import ClipvetError, UnreadableError, UnwritableError, UsageError
-from clipvet.inspection.calibration import CERTAIN_RATE, FLAG_RATE, LEAST_REFERENCES, fits, kind_of
+from clipvet.errors import ClipvetError, UnreadableError, UnwritableError
+from clipvet.inspection.calibration import CERTAIN_RATE, FLAG_RATE, LEAST_REFERENCES
+from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.inspection.references import Reference
-from clipvet.types import Null, NullKey, Skipped
+from clipvet.types import Null, NullKey
 
-__all__ = ["FORMAT", "NullFile", "choose_null", "explain_count", "null_for", "pack_null", "read_null", "write_null"]
+__all__ = ["FORMAT", "LEAST_VALUES", "NullFile", "explain_count", "pack_null", "read_null", "write_null"]
 
-FORMAT = 1
+FORMAT = 2  # 1 had one null
 LEAST_VALUES = 2  # a Gumbel distribution has two moments to fit
 LARGEST_FILE = 1 << 26  # bytes; 999 references with fifty names each take one
 
@@ -65,6 +67,15 @@ class _Null(_Strict):
             raise ValueError("values that are not those of its references")
         return self
 
+    def unpack(self) -> Null:
+        return Null(
+            key=NullKey(**self.key.model_dump()),
+            values=self.values,
+            source=self.source,
+            check=self.check,
+            pseudo_labelled=self.pseudo_labelled,
+        )
+
 
 class NullFile(_Strict):
     """What the file holds; ``nulls`` is laid out as in the file that ships, with whole references instead of digests.
@@ -73,27 +84,36 @@ class NullFile(_Strict):
         format: version of this layout.
         clipvet: version that measured it.
         resolves: what so many references can tell, in words.
-        failed: references that learned too little to stand for a tuned prompt; their values are no part of the null.
-        nulls: the one null.
+        failed: references that learned too little to stand for a tuned prompt; their values are no part of a null.
+        nulls: that of the check; then that of the check without classes, where enough references change the image tower.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     clipvet: str
     resolves: str
     failed: tuple[_Tuned, ...]
-    nulls: Annotated[tuple[_Null, ...], Field(min_length=1, max_length=1)]
+    nulls: Annotated[tuple[_Null, ...], Field(min_length=1, max_length=2)]
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> NullFile:
+        first, *more = self.nulls
+        if more and self.format == 1:
+            raise ValueError(f"nulls: {len(self.nulls)} of them in a file of format 1")
+        for other in more:
+            same = other.key.model_copy(update={"settings": first.key.settings}) == first.key
+            if not same or other.check != FeatureCollapse.name:
+                raise ValueError(f"nulls.1: no null of {FeatureCollapse.name} that was measured on what the first one was")
+        return self
 
     @property
     def null(self) -> Null:
         """The null, as a verdict uses it."""
-        row = self.nulls[0]
-        return Null(
-            key=NullKey(**row.key.model_dump()),
-            values=row.values,
-            source=row.source,
-            check=row.check,
-            pseudo_labelled=row.pseudo_labelled,
-        )
+        return self.nulls[0].unpack()
+
+    @property
+    def beyond(self) -> Null | None:
+        """The null of the check without classes, where there is one."""
+        return self.nulls[1].unpack() if len(self.nulls) > 1 else None
 
 
 _File = TypeVar("_File", bound=BaseModel)
@@ -111,7 +131,15 @@ def explain_count(count: int) -> str:
     return text
 
 
-def pack_null(references: Sequence[Reference], *, check: str, key: NullKey, base_name: str, pseudo_labelled: bool) -> NullFile:
+def pack_null(
+    references: Sequence[Reference],
+    *,
+    check: str,
+    key: NullKey,
+    base_name: str,
+    pseudo_labelled: bool,
+    beyond: NullKey | None = None,
+) -> NullFile:
     """Put references into the form of the file; those that did not learn are kept apart.
 
     Args:
@@ -120,6 +148,7 @@ def pack_null(references: Sequence[Reference], *, check: str, key: NullKey, base
         key: what they were measured on.
         base_name: what reports call the base.
         pseudo_labelled: whether the base labelled the images that they were tuned on.
+        beyond: what the check without classes was measured on; None where it was not run.
 
     Raises:
         ClipvetError: fewer than two references learned something.
@@ -130,8 +159,18 @@ def pack_null(references: Sequence[Reference], *, check: str, key: NullKey, base
             f"expected at least {LEAST_VALUES} references that learned the labels of their images, found {len(kept)} of "
             f"{len(references)}: make more, or give images and names that the base knows (--images, --labelled, --class-names)"
         )
+    nulls = [_null(kept, check, key, base_name, pseudo_labelled)]
+    moved = [replace(one, statistic=one.beyond) for one in references if one.beyond is not None]
+    moved = [one for one in moved if one.learned]
+    if beyond is not None and len(moved) >= LEAST_VALUES:
+        nulls.append(_null(moved, FeatureCollapse.name, beyond, base_name, pseudo_labelled))
+    failed = tuple(_tuned(one) for one in references if not one.learned)
+    return NullFile(clipvet=clipvet.__version__, resolves=explain_count(len(kept)), failed=failed, nulls=tuple(nulls))
+
+
+def _null(kept: Sequence[Reference], check: str, key: NullKey, base_name: str, pseudo_labelled: bool) -> _Null:
     families = ", ".join(sorted({one.draw.family for one in kept}))
-    null = _Null(
+    return _Null(
         check=check,
         key=_Key(base=key.base, family="prompt", classes=key.classes, settings=key.settings, probes=key.probes),
         values=tuple(sorted(one.statistic for one in kept)),
@@ -140,8 +179,6 @@ def pack_null(references: Sequence[Reference], *, check: str, key: NullKey, base
         + (", labelled by the base itself" if pseudo_labelled else ""),
         pseudo_labelled=pseudo_labelled,
     )
-    failed = tuple(_tuned(one) for one in references if not one.learned)
-    return NullFile(clipvet=clipvet.__version__, resolves=explain_count(len(kept)), failed=failed, nulls=(null,))
 
 
 def _tuned(one: Reference) -> _Tuned:
@@ -200,69 +237,3 @@ def _parsed(model: type[_File], data: bytes, path: Path) -> _File:
         raise UnreadableError(
             f"{path}: expected a null as clipvet calibrate writes it, found it damaged or foreign ({place}{problem}): write it anew"
         ) from error
-
-
-def null_for(path: Path, like: NullKey) -> tuple[Null | None, str]:
-    """Read a user's null for one inspection.
-
-    Args:
-        path: the file.
-        like: what the inspection measures: base, family, settings, probe images, and its number of classes as a band of one.
-
-    Returns:
-        The null and "", or None and the reason where it says nothing about such a delivery.
-
-    Raises:
-        UnreadableError: as :func:`read_null`.
-        UsageError: it was measured on another base, with other settings or on other probe images.
-    """
-    null = read_null(path).null
-    pairs = (
-        ("base", null.key.base, like.base),
-        ("check with its settings", null.key.settings, like.settings),
-        ("set of probe images", null.key.probes, like.probes),
-    )
-    differs = [f"its {what} is {its!r} and not {own!r}" for what, its, own in pairs if its != own]
-    if differs:
-        raise UsageError(
-            f"{path}: expected a null that was measured as this inspection measures, but {', '.join(differs)}: inspect with the "
-            "same options, or run clipvet calibrate with these"
-        )
-    low, high = null.key.classes
-    if kind_of(like.family) != null.key.family:
-        return None, "it was measured on tuned prompts, and this is a whole model"
-    if not low <= like.classes[0] <= high:
-        return None, f"it was measured on {low} to {high} classes, and this delivery has {like.classes[0]}"
-    return null, ""
-
-
-def choose_null(
-    like: NullKey, *, own: Path | None, shipped: Sequence[Null], enough_names: bool
-) -> tuple[Null | None, tuple[Skipped, ...]]:
-    """Choose what an inspection is judged against: the user's own null, else one that ships.
-
-    Args:
-        like: as :func:`null_for`.
-        own: the user's file.
-        shipped: nulls that ship.
-        enough_names: whether the check has as many names as it needs for a spread that can be compared at all.
-
-    Returns:
-        The null, and why the user's was passed over, where it was.
-
-    Raises:
-        ClipvetError: as :func:`null_for`.
-    """
-    null, why = null_for(own, like) if own is not None else (None, "")
-    if not enough_names:
-        null, why = None, "no names could be put beside the few that this delivery has"
-    elif null is not None:
-        return null, ()
-    else:
-        null = next((one for one in shipped if _is_like(one.key, like)), None)
-    return null, (Skipped(what=f"the null of {own}", why=why),) if own is not None else ()
-
-
-def _is_like(key: NullKey, like: NullKey) -> bool:
-    n_classes, _ = like.classes
-    return fits(key, base=like.base, family=like.family, n_classes=n_classes, settings=like.settings, probes=like.probes)

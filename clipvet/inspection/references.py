@@ -1,16 +1,19 @@
-"""Clean references: prompts tuned on a user's base without any backdoor, and what the check says of each."""
+"""Clean references: prompts tuned on a user's base without any backdoor, and what the checks say of each."""
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from clipvet.errors import UsageError
 from clipvet.inspection.base import ModelCheck, OutOfBudget, Run
+from clipvet.inspection.calibration import settings_digest
+from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.inspection.journal import MemoryJournal
 from clipvet.inspection.shots import Shots
 from clipvet.inspection.subject import subject_of
@@ -97,11 +100,13 @@ class Reference:
         draw: what it is.
         statistic: of the check.
         accuracy: on the labels that it was tuned on, pseudo-labels where there are no others.
+        beyond: statistic of the check without classes; None where it was not run.
     """
 
     draw: Draw
     statistic: float
     accuracy: float
+    beyond: float | None = None
 
     @property
     def learned(self) -> bool:
@@ -136,8 +141,10 @@ def make_references(
     recipe: Recipe,
     count: int,
     run: Run,
+    *,
+    beyond: FeatureCollapse | None = None,
 ) -> tuple[list[Reference], str]:
-    """Make the first ``count`` references of a recipe and run the check on each, as an inspection does.
+    """Make the first ``count`` references of a recipe and run the checks on each, as an inspection does.
 
     Args:
         base: the base that is calibrated.
@@ -146,7 +153,9 @@ def make_references(
         shots: what the references are tuned on.
         recipe: how they are drawn.
         count: how many.
-        run: the seed of the check; the journal keeps every finished reference; the clock ends the work between two of them.
+        run: the seed of the checks; the journal keeps every finished reference, and one that lacks a number, as those of earlier
+            versions do, is made anew; the clock ends the work between two of them.
+        beyond: the check without classes, run where the family changes the image tower.
 
     Returns:
         The references in the order of their numbers, and why there are fewer than ``count``, empty where there are not.
@@ -155,25 +164,48 @@ def make_references(
     for number in range(count):
         run.progress("references", number, count)
         draw = recipe.draw(number)
+        beside = beyond if FAMILIES[draw.family].changes_image_tower else None
         found = run.journal.get(f"reference {number}")
-        if found is None:
+        if found is None or (beside is not None and _name(beside) not in found):
             try:
                 run.clock()
             except OutOfBudget as error:
                 return made, str(error)
-            found = _measure(base, check, probes, shots, draw, run.seed)
+            found = _measure(base, (check, beside), probes, tune_reference(base, draw, shots), run.seed)
             run.journal.put(f"reference {number}", found)
-        made.append(Reference(draw=draw, statistic=float(found["statistic"]), accuracy=float(found["accuracy"])))
+        made.append(_reference(draw, found, beside))
     run.progress("references", count, count)
     return made, ""
 
 
-def _measure(base: ClipModel, check: ModelCheck, probes: Tensor, shots: Shots, draw: Draw, seed: int) -> dict[str, Tensor]:
-    tuned, share = tune_reference(base, draw, shots)
-    subject, _ = subject_of(tuned, base, check)
-    result = check.run(subject, probes, Run(seed=seed, journal=MemoryJournal(), clock=lambda: None, progress=_quiet))
-    numbers = {"statistic": result.statistic, "accuracy": share}
+def _measure(
+    base: ClipModel,
+    checks: tuple[ModelCheck, FeatureCollapse | None],
+    probes: Tensor,
+    tuned: tuple[PromptedClassifier, float],
+    seed: int,
+) -> dict[str, Tensor]:
+    (check, beside), (classifier, share) = checks, tuned
+    subject, _ = subject_of(classifier, base, check)
+    run = Run(seed=seed, journal=MemoryJournal(), clock=lambda: None, progress=_quiet)
+    numbers = {"statistic": check.run(subject, probes, run).statistic, "accuracy": share}
+    if beside is not None:
+        numbers[_name(beside)] = beside.run(subject, probes, run).statistic
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in numbers.items()}
+
+
+def _reference(draw: Draw, found: Mapping[str, Tensor], beside: FeatureCollapse | None) -> Reference:
+    return Reference(
+        draw=draw,
+        statistic=float(found["statistic"]),
+        accuracy=float(found["accuracy"]),
+        beyond=None if beside is None else float(found[_name(beside)]),
+    )
+
+
+def _name(beside: FeatureCollapse) -> str:
+    """Call the kept number by the check's settings, so that one measured with others is not taken for it."""
+    return settings_digest(beside.name, asdict(beside))
 
 
 def _quiet(stage: str, done: int, total: int) -> None:

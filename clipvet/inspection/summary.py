@@ -45,10 +45,11 @@ NEXT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A delivery, ready to be checked."""
+    """A delivery, ready to be checked; ``beyond`` is the check without classes, None where the preset does without."""
 
     delivery: Delivery
     subject: Subject
+    beyond: FeatureCollapse | None = None
     notes: tuple[str, ...] = ()
 
     def null_key(self, check: ModelCheck | FeatureCollapse, probes: str) -> NullKey:

@@ -8,33 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from scipy.stats import gumbel_r
 
-from clipvet import api
 from clipvet.cli import calibrate, main
-from clipvet.inspection import calibrating, control, references, summary
+from clipvet.inspection import references
 from clipvet.inspection.calibration import settings_digest
 from clipvet.models.base import ClipModel
-from clipvet.models.tuning import TuneConfig
 from clipvet.reports.text import number
 from tests.api.inspections import NAMES, Quick, deliver, ticking
+from tests.cli.calibrations import calibrated, label, moments, quicken
 
 Cli = Callable[..., int]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tiny_clip: ClipModel) -> None:
-    """A random base, a check and a tuning of a few steps; what such a tuning learns is no matter here."""
-    monkeypatch.setattr(api, "load_base", lambda name, **_: tiny_clip)
-    monkeypatch.setattr(api, "MarginResidual", Quick)
-    monkeypatch.setattr(summary, "shipped_nulls", lambda **_: ())
-    monkeypatch.setattr(control, "LEAST_KEPT", 0.0)
-    monkeypatch.setattr(references, "LEAST_LEARNED", -1.0)
-    monkeypatch.setattr(references, "schedule_of", lambda family: TuneConfig(steps=3, batch=4))
-    monkeypatch.setattr(calibrating, "POOL", 24)
+    quicken(monkeypatch, tiny_clip)
 
 
 @pytest.fixture
@@ -47,20 +37,13 @@ def run(out: Path) -> Cli:
     """Run the command with small numbers; what is given besides comes last, and so wins."""
 
     def run(*more: str) -> int:
-        usual = ("--references", "3", "--classes", "10-12", "--families", "coop", "--probe-count", "24", "--seed", "1")
-        return main(["calibrate", "--base", "tiny", "--out", str(out), *usual, *more])
+        return calibrated(out, *more)
 
     return run
 
 
 def null_of(out: Path) -> Any:
     return json.loads(out.read_text())["nulls"][0]
-
-
-def moments(values: list[float]) -> tuple[float, float]:
-    """Place and scale of the Gumbel distribution with the mean and the deviation of the values."""
-    scale = np.std(values, ddof=1) / gumbel_r.std()
-    return float(np.mean(values) - gumbel_r.mean() * scale), float(scale)
 
 
 def test_a_null_is_written_and_an_inspection_is_judged_by_it(
@@ -71,6 +54,8 @@ def test_a_null_is_written_and_an_inspection_is_judged_by_it(
     assert "a null of 3 clean tunings of tiny (coop), labelled by the base itself, 10 to 12 classes each." in said
     assert "3 references resolve a false-positive rate of 1/4 by counting" in said
     assert "Fewer than 10 references do not carry a verdict of 'backdoored'" in said
+    assert "No null of feature-collapse: that takes 2 references that change the image tower, as vpt does, and learned" in said
+    assert len(json.loads(out.read_text())["nulls"]) == 1
     row = null_of(out)
     limit = max(1.8, gumbel_r.isf(0.02, *moments(row["values"])))  # the base's own labels lower no threshold
     low, high = row["values"][0], row["values"][-1]
@@ -198,6 +183,7 @@ def test_a_dry_run_tunes_nothing(run: Cli, out: Path, monkeypatch: pytest.Monkey
     screened, refined = 11 * (2 * 4 + 8 + 8), 2 * (1 * 4 + 8 + 8)
     assert f"{5 * (screened + refined) + 5 * 300 * 32} images through the encoder" in said
     assert "tune 5 prompts on tiny without a backdoor, 10 to 12 classes each: 5 coop" in said
+    assert "run margin-residual on each, feature-collapse on the 0 that change the image tower; probe images: generated" in said
     assert list(out.parent.iterdir()) == []
 
 
@@ -209,12 +195,7 @@ def test_a_place_that_takes_no_folder_is_one_sentence(run: Cli, tmp_path: Path, 
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for name in NAMES[:4]:
-        (tmp_path / "labelled" / name).mkdir(parents=True)
-        for i in range(3):
-            Image.fromarray(rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(tmp_path / "labelled" / name / f"{i}.png")
-    return tmp_path / "labelled"
+    return label(tmp_path / "labelled")
 
 
 def test_references_are_tuned_on_the_images_that_are_given(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -32,8 +31,6 @@ KEY = NullKey(
     settings=settings_digest(CHECK.name, CHECK.__dict__),
     probes="some",
 )
-
-LIKE = dataclasses.replace(KEY, family="vpt")
 
 
 class Tower:
@@ -145,7 +142,7 @@ def test_a_bad_configuration_fails_when_it_is_built(name: str) -> None:
 
 def test_a_null_gives_the_threshold_and_a_finding_says_what_was_seen() -> None:
     null = Null(key=KEY, values=(1.0, 2.0, 3.0, 2.5), check=CHECK.name)
-    found, clean = (look_beyond(CHECK, subject(p), toy_images(40), quiet_run(), like=LIKE, shipped=(null,)) for p in (400.0, 0.0))
+    found, clean = (look_beyond(CHECK, subject(p), toy_images(40), quiet_run(), null=null) for p in (400.0, 0.0))
     values = np.array(null.values)
     scale = values.std(ddof=1) * math.sqrt(6) / math.pi
     assert found.flag == pytest.approx(values.mean() - 0.5772156649 * scale - scale * math.log(-math.log(0.98)))
@@ -157,12 +154,21 @@ def test_a_null_gives_the_threshold_and_a_finding_says_what_was_seen() -> None:
 
 
 def test_without_a_null_the_number_is_shown_and_flags_nothing() -> None:
-    other = Null(key=dataclasses.replace(KEY, base="another"), values=(1.0, 2.0), check=CHECK.name)
-    found = look_beyond(CHECK, subject(400.0), toy_images(40), quiet_run(), like=LIKE, shipped=(other,))
+    found = look_beyond(CHECK, subject(400.0), toy_images(40), quiet_run(), null=None)
     assert found.result is not None
     assert found.result.statistic > 10
     assert (found.flag, found.findings, found.null) == (math.inf, (), None)
     assert "no null was measured" in found.skipped[0].why
+
+
+def test_a_null_of_the_bases_own_labels_is_shown_and_flags_nothing() -> None:
+    """Such tunings move a tower less than a person's do: a threshold read off them would call many a person's tuning planted."""
+    null = Null(key=KEY, values=(1.0, 2.0, 3.0, 2.5), check=CHECK.name, pseudo_labelled=True)
+    found = look_beyond(CHECK, subject(400.0), toy_images(40), quiet_run(), null=null)
+    assert (found.flag, found.findings, found.null) == (math.inf, (), null)
+    (left,) = found.skipped
+    assert left.what == "a verdict of feature-collapse"
+    assert "so that it flags nothing: clipvet calibrate --labelled makes one that does" in left.why
 
 
 def test_what_was_not_run_is_named() -> None:
@@ -170,8 +176,8 @@ def test_what_was_not_run_is_named() -> None:
         raise OutOfBudget("the budget was used up")
 
     late = Run(seed=0, journal=MemoryJournal(), clock=over, progress=lambda stage, done, total: None)
-    untouched = look_beyond(CHECK, subject(0.0, changes=False), toy_images(40), quiet_run(), like=LIKE, shipped=())
-    unfinished = look_beyond(CHECK, subject(0.0), toy_images(40), late, like=LIKE, shipped=())
+    untouched = look_beyond(CHECK, subject(0.0, changes=False), toy_images(40), quiet_run(), null=None)
+    unfinished = look_beyond(CHECK, subject(0.0), toy_images(40), late, null=None)
     assert (untouched.result, unfinished.result) == (None, None)
     assert "leaves the image tower as it is" in untouched.skipped[0].why
     assert unfinished.skipped[0].why == "the budget was used up"

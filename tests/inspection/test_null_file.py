@@ -1,4 +1,4 @@
-"""A null file is read back as it was written, refused in one sentence where it was not, and used where it was measured."""
+"""A null file is read back as it was written, and refused in one sentence where it was not."""
 
 from __future__ import annotations
 
@@ -12,26 +12,12 @@ from typing import Any
 import pytest
 
 import clipvet
-from clipvet.errors import ClipvetError, UnreadableError, UnwritableError, UsageError
+from clipvet.errors import ClipvetError, UnreadableError, UnwritableError
 from clipvet.inspection import null_file
 from clipvet.inspection.calibration import judge
-from clipvet.inspection.null_file import NullFile, choose_null, explain_count, null_for, pack_null, read_null, write_null
-from clipvet.inspection.references import Draw, Reference
-from clipvet.types import CheckResult, Evidence, Null, NullKey, Verdict
-
-KEY = NullKey(base="abc", family="prompt", classes=(2, 3), settings="margin-residual:0", probes="generated pool, 1000")
-LIKE = NullKey(base="abc", family="coop", classes=(3, 3), settings=KEY.settings, probes=KEY.probes)
-STATISTICS = (0.9, 0.3, 1.2, 0.5)
-
-
-def reference(number: int, statistic: float, accuracy: float = 1.0, family: str = "vpt") -> Reference:
-    draw = Draw(number=number, family=family, class_names=("cat", "dog"), seed=number + 100)
-    return Reference(draw=draw, statistic=statistic, accuracy=accuracy)
-
-
-def packed(*more: Reference) -> NullFile:
-    made = [reference(number, value, family="coop" if number else "vpt") for number, value in enumerate(STATISTICS)]
-    return pack_null([*made, *more], check="margin-residual", key=KEY, base_name="pocket-0", pseudo_labelled=False)
+from clipvet.inspection.null_file import NullFile, explain_count, pack_null, read_null, write_null
+from clipvet.types import CheckResult, Evidence, Null, Verdict
+from tests.inspection.null_cases import BEYOND, KEY, STATISTICS, packed, packed_both, reference
 
 
 @pytest.fixture
@@ -48,12 +34,55 @@ def test_a_null_is_read_back(path: Path) -> None:
         key=KEY, values=(0.3, 0.5, 0.9, 1.2), source="4 clean tunings of pocket-0 (coop, vpt)", check="margin-residual"
     )
     found = json.loads(path.read_text())
-    assert (found["format"], found["clipvet"]) == (1, clipvet.__version__)
+    assert (found["format"], found["clipvet"]) == (2, clipvet.__version__)
     first = {"number": 0, "family": "vpt", "class_names": ["cat", "dog"], "seed": 100, "accuracy": 1.0, "statistic": 0.9}
     assert found["nulls"][0]["references"][0] == first
     assert [one["statistic"] for one in found["nulls"][0]["references"]] == list(STATISTICS)
     assert "4 references resolve a false-positive rate of 1/5 by counting" in found["resolves"]
     assert not list(path.parent.glob("*.part"))
+    assert file.beyond is None
+
+
+def test_a_second_null_holds_the_numbers_of_the_other_check(path: Path) -> None:
+    write_null(path, packed_both())
+    file = read_null(path)
+    assert file == packed_both()
+    assert file.null.values == (0.3, 0.4, 0.5, 0.9, 1.2)
+    source = "3 clean tunings of pocket-0 (ivlp, vpt)"
+    assert file.beyond == Null(key=BEYOND, values=(-1.0, 0.5, 2.0), source=source, check="feature-collapse")
+    rows = json.loads(path.read_text())["nulls"][1]["references"]
+    assert [(row["number"], row["statistic"]) for row in rows] == [(0, 2.0), (2, -1.0), (3, 0.5)]
+    assert [one.number for one in file.failed] == [4]
+    pseudo = packed_both(pseudo_labelled=True).beyond
+    assert pseudo is not None
+    assert (pseudo.pseudo_labelled, pseudo.source) == (True, f"{source}, labelled by the base itself")
+
+
+@pytest.mark.parametrize(("moved", "there"), [(0, False), (1, False), (2, True)])
+def test_one_reference_that_changes_the_image_tower_is_no_second_null(moved: int, there: bool) -> None:
+    made = [reference(number, 1.0, beyond=float(number) if number < moved else None) for number in range(3)]
+    file = pack_null(made, check="c", key=KEY, base_name="b", pseudo_labelled=False, beyond=BEYOND)
+    assert (file.beyond is not None) is there
+    assert len(file.null.values) == 3
+
+
+def test_a_file_of_format_1_is_read(path: Path) -> None:
+    """As it was written before there was a second null."""
+    tuned = [
+        {"number": number, "family": "vpt", "class_names": ["a", "b"], "seed": 7, "accuracy": 1.0, "statistic": value}
+        for number, value in enumerate((2.0, 1.0))
+    ]
+    null = {
+        "check": "margin-residual",
+        "key": {"base": "abc", "family": "prompt", "classes": [2, 3], "settings": "margin-residual:0", "probes": "some"},
+        "values": [1.0, 2.0],
+        "references": tuned,
+        "source": "2 clean tunings of tiny (vpt)",
+        "pseudo_labelled": False,
+    }
+    path.write_text(json.dumps({"format": 1, "clipvet": "0.1.0", "resolves": "little", "failed": [], "nulls": [null]}))
+    file = read_null(path)
+    assert (file.null.values, file.beyond) == ((1.0, 2.0), None)
 
 
 def test_it_is_laid_out_as_the_file_that_ships(path: Path) -> None:
@@ -96,6 +125,10 @@ def own(document: dict[str, Any]) -> Any:
     return document["nulls"][0]
 
 
+def second(document: dict[str, Any]) -> Any:
+    return document["nulls"][1]
+
+
 DAMAGED: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda data: data[:-9], "Invalid JSON"),
     (lambda data: b"", "Invalid JSON"),
@@ -104,12 +137,13 @@ DAMAGED: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda data: b"[1, 2]", "Input should be an object"),
     (lambda data: b'{"nulls": []}', "format: Field required"),
     (lambda data: (files("clipvet.pocket") / "assets" / "nulls.json").read_bytes(), "format: Field required"),
-    (edit(lambda d: d.update(format=2)), "expected a null of format 1, found format 2: update clipvet"),
-    (edit(lambda d: d.update(format=0)), "format: Input should be 1"),
+    (edit(lambda d: d.update(format=3)), "expected a null of format 2, found format 3: update clipvet"),
+    (edit(lambda d: d.update(format=0)), "format: Input should be 1 or 2"),
     (edit(lambda d: d.update(format="1")), "format: Input should be a valid integer"),
     (edit(lambda d: d.update(more=1)), "more: Extra inputs are not permitted"),
     (edit(lambda d: d.update(nulls=[])), "nulls: Tuple should have at least 1 item"),
-    (edit(lambda d: d["nulls"].append(d["nulls"][0])), "nulls: Tuple should have at most 1 item"),
+    (edit(lambda d: d["nulls"].append(d["nulls"][0])), "(nulls.1: no null of feature-collapse that was measured on what the first"),
+    (edit(lambda d: d["nulls"].extend(2 * [d["nulls"][0]])), "nulls: Tuple should have at most 2 items"),
     (edit(lambda d: own(d).pop("values")), "nulls.0.values: Field required"),
     (edit(lambda d: own(d).update(values=[1.0])), "at least 2 items"),
     (edit(lambda d: own(d).update(values=[0.3, 0.5, 0.9, 9.0])), "nulls.0: values that are not those of its references"),
@@ -122,8 +156,33 @@ DAMAGED: list[tuple[Callable[[bytes], bytes], str]] = [
 ]
 
 
+FOREIGN = "nulls.1: no null of feature-collapse that was measured on what the first one was"
+DAMAGED_SECOND: list[tuple[Callable[[bytes], bytes], str]] = [
+    (edit(lambda d: d.update(format=1)), "nulls: 2 of them in a file of format 1"),
+    (edit(lambda d: second(d).update(check="margin-residual")), FOREIGN),
+    (edit(lambda d: second(d)["key"].update(base="abd")), FOREIGN),
+    (edit(lambda d: second(d)["key"].update(probes="others")), FOREIGN),
+    (edit(lambda d: second(d)["key"].update(classes=[2, 4])), FOREIGN),
+    (edit(lambda d: d["nulls"].reverse()), FOREIGN),
+    (edit(lambda d: second(d).pop("key")), "nulls.1.key: Field required"),
+    (edit(lambda d: second(d).update(values=[1.0])), "nulls.1.values: Tuple should have at least 2 items"),
+    (edit(lambda d: second(d).update(values=[-1.0, 0.5, 9.0])), "nulls.1: values that are not those of its references"),
+    (edit(lambda d: second(d)["references"].pop()), "nulls.1: values that are not those of its references"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGED_SECOND)
+def test_a_damaged_second_null_is_one_sentence(path: Path, damage: Callable[[bytes], bytes], said: str) -> None:
+    write_null(path, packed_both())
+    refused(path, damage, said)
+
+
 @pytest.mark.parametrize(("damage", "said"), DAMAGED)
 def test_a_damaged_foreign_or_later_file_is_one_sentence(path: Path, damage: Callable[[bytes], bytes], said: str) -> None:
+    refused(path, damage, said)
+
+
+def refused(path: Path, damage: Callable[[bytes], bytes], said: str) -> None:
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UnreadableError) as caught:
         read_null(path)
@@ -148,58 +207,6 @@ def test_a_place_that_takes_no_file_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnwritableError, match=r"expected to write the null to .*: make room, or choose another --out"):
         write_null(tmp_path / "file" / "null.json", packed())
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"base": "abd"}, "its base is 'abc' and not 'abd': inspect"),
-        ({"settings": "paper:1"}, "its check with its settings is 'margin-residual:0' and not 'paper:1': inspect"),
-        ({"probes": "images of a, 7"}, "its set of probe images is 'generated pool, 1000' and not 'images of a, 7': inspect"),
-        ({"base": "abd", "probes": "x"}, "its base is 'abc' and not 'abd', its set of probe images is"),
-    ],
-)
-def test_a_null_that_was_measured_otherwise_is_refused(path: Path, changed: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        null_for(path, NullKey(**{**vars(LIKE), **changed}))
-    assert said in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("changed", "why"),
-    [
-        ({}, ""),
-        ({"family": "maple"}, ""),
-        ({"classes": (2, 2)}, ""),
-        ({"classes": (4, 4)}, "it was measured on 2 to 3 classes, and this delivery has 4"),
-        ({"classes": (1, 1)}, "it was measured on 2 to 3 classes, and this delivery has 1"),
-        ({"family": "whole"}, "it was measured on tuned prompts, and this is a whole model"),
-    ],
-)
-def test_a_delivery_that_it_says_nothing_about_is_not_judged_by_it(path: Path, changed: dict[str, Any], why: str) -> None:
-    null, said = null_for(path, NullKey(**{**vars(LIKE), **changed}))
-    assert said == why
-    assert null == (None if why else packed().null)
-
-
-def test_the_own_null_goes_before_those_that_ship(path: Path) -> None:
-    shipped = Null(key=NullKey(**{**vars(KEY), "classes": (3, 9)}), values=(5.0, 6.0))
-    chosen = choose_null(LIKE, own=path, shipped=[shipped], enough_names=True)
-    assert chosen == (packed().null, ())
-    assert choose_null(LIKE, own=None, shipped=[shipped], enough_names=True) == (shipped, ())
-    assert choose_null(NullKey(**{**vars(LIKE), "base": "x"}), own=None, shipped=[shipped], enough_names=True) == (None, ())
-    many = NullKey(**{**vars(LIKE), "classes": (4, 4)})
-    null, (left,) = choose_null(many, own=path, shipped=[shipped], enough_names=True)
-    assert null == shipped
-    assert (left.what, left.why) == (f"the null of {path}", "it was measured on 2 to 3 classes, and this delivery has 4")
-
-
-def test_few_names_without_company_have_no_null(path: Path) -> None:
-    shipped = Null(key=NullKey(**{**vars(KEY), "classes": (3, 9)}), values=(5.0, 6.0))
-    assert choose_null(LIKE, own=None, shipped=[shipped], enough_names=False) == (None, ())
-    null, (left,) = choose_null(LIKE, own=path, shipped=[shipped], enough_names=False)
-    assert null is None
-    assert left.why == "no names could be put beside the few that this delivery has"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 from clipvet.errors import UnreadableError, UsageError
 from clipvet.inspection import references, shots
 from clipvet.inspection.base import OutOfBudget, Run
+from clipvet.inspection.feature_collapse import FeatureCollapse
 from clipvet.inspection.journal import Journal, MemoryJournal
 from clipvet.inspection.references import Draw, Recipe, Reference, default_families, make_references, tune_reference
 from clipvet.inspection.shots import LabelledFolders, PseudoLabelled, top_images
@@ -217,8 +219,8 @@ class Counting:
 def make(tiny_clip: ClipModel, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[Reference], str]]:
     monkeypatch.setattr(references, "tune_reference", _untuned)
 
-    def make(check: Any, count: int, run: Run) -> tuple[list[Reference], str]:
-        return make_references(tiny_clip, check, torch.rand(4, 3, 32, 32), Greys(), RECIPE, count, run)
+    def make(check: Any, count: int, run: Run, beyond: Any = None) -> tuple[list[Reference], str]:
+        return make_references(tiny_clip, check, torch.rand(4, 3, 32, 32), Greys(), RECIPE, count, run, beyond=beyond)
 
     return make
 
@@ -250,6 +252,42 @@ def test_an_interrupted_run_goes_on_where_it_stopped(make: Callable[..., tuple[l
     assert len(check.seen) == 3
     more, _ = make(Counting(), 6, quiet_run(seed=2, journal=Journal(tmp_path, identity={}, resume=True)))
     assert more[:5] == whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beyond(FeatureCollapse):
+    """A check without classes whose statistic follows from the prompt's class names and its own settings."""
+
+    def run(self, subject: Any, probes: torch.Tensor, run: Run) -> Any:
+        return SimpleNamespace(statistic=self.steps * len("".join(subject.candidates)) + run.seed / 7)
+
+
+def beyond_of(number: int, *, steps: int, seed: int) -> float | None:
+    """The statistic of :class:`Beyond`, none where the family leaves the image tower alone."""
+    draw = RECIPE.draw(number)
+    return None if draw.family == "coop" else steps * len("".join(draw.class_names)) + seed / 7
+
+
+def test_the_check_without_classes_sees_those_that_change_the_image_tower(make: Callable[..., tuple[list[Reference], str]]) -> None:
+    made, _ = make(Counting(), 8, quiet_run(seed=2), Beyond(steps=3))
+    assert [one.beyond for one in made] == [beyond_of(number, steps=3, seed=2) for number in range(8)]
+    assert {one.draw.family for one in made} == {"coop", "vpt"}
+    assert [one.statistic for one in made] == [one.statistic for one in make(Counting(), 8, quiet_run(seed=2))[0]]
+    assert [one.beyond for one in make(Counting(), 8, quiet_run(seed=2))[0]] == [None] * 8
+
+
+def test_a_kept_reference_that_lacks_the_second_number_is_made_anew(make: Callable[..., tuple[list[Reference], str]]) -> None:
+    """Those of earlier versions lack it, and so do those that were measured with other settings."""
+    run = quiet_run(seed=2, journal=MemoryJournal())
+    make(Counting(), 6, run)
+    moved = [number for number in range(6) if RECIPE.draw(number).family == "vpt"]
+    for steps in (3, 4):
+        again, spared = Counting(), Counting()
+        made, unfinished = make(again, 6, run, Beyond(steps=steps))
+        assert [one.beyond for one in made] == [beyond_of(number, steps=steps, seed=2) for number in range(6)]
+        assert again.seen == [RECIPE.draw(number).class_names for number in moved]
+        assert make(spared, 6, run, Beyond(steps=steps)) == (made, unfinished)
+        assert spared.seen == []
 
 
 def test_a_budget_ends_between_two_references(make: Callable[..., tuple[list[Reference], str]]) -> None:
