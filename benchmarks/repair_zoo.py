@@ -245,7 +245,8 @@ def document(rows: list[Row]) -> Row:
             f"{deliveries} backdoored deliveries. 16 labelled images a class: the task's training pictures drawn with the "
             f"delivery's seed plus {OTHER_SEED}, one rendering each; some are among those of its own tuning. ASR and TA "
             "are those of the planted trigger, which the repair never saw. Steps, rate and weights were settled on four of these "
-            "deliveries. The reported figures are CLIP-Inspector's mean ASR on other models, from a transcription.",
+            "deliveries, the steps on plain images at the end on three. The reported figures are CLIP-Inspector's mean ASR on "
+            "other models, from a transcription.",
             "A trigger of the zoo moves features so far that a prompt in which nothing was planted misclassifies images with it as "
             "well: see the rows on clean twins.",
         ],
