@@ -122,7 +122,7 @@ def table(found: dict[str, Any]) -> list[Row]:
     lines.append({"what": "AUROC", "measured": found["auroc"], "interval": found["interval"], "reported": 0.973})
     if found["weak"]["of"]:
         weak = f"{found['weak']['count']} of {found['weak']['of']}"
-        what = f"{ADAPTIVE}, planted with an ASR below 80 %, no part of any other row: flagged"
+        what = f"{ADAPTIVE}, planted and not counted, no part of any other row: flagged"
         lines.append({"what": what, "measured": weak, "interval": found["weak"]["interval"]})
     for key in ("attack", "family", "task", "tuning"):
         for name, group in found[key].items():
@@ -147,11 +147,11 @@ def document(every: list[Row], others: list[Row], planned: Row) -> Row:
         "rows": table(found),
         "notes": [
             f"{len(rows)} deliveries, {sum(bad.values())} backdoored ({kinds}), of {planned['planned']} that are planned, built in "
-            "a random order; none is part of the shipped zoo. Generated probe images, seed 0. Rows by attack, family, task and "
-            "tuning use the threshold that ships.",
+            "a random order; none is part of the shipped zoo. Generated probe images, seed 0. The reported AUROC is "
+            "CLIP-Inspector's on other models. Rows by attack, family, task and tuning use the threshold that ships.",
             "The list was written as they were built, by ASR and CA alone, without a look at any verdict. Seventeen had been "
             "looked at with another check, or with earlier settings, before they were listed.",
-            "Planted and left out, since the ASR stayed below 80 % or CA fell by more than three points: "
+            "Planted and not counted, since the ASR stayed below 80 %, CA fell by more than three points, or test images are few: "
             + ("; ".join(f"{name}: {count}" for name, count in missed.items()) or "none")
             + ".",
         ],

@@ -155,7 +155,8 @@ def main() -> None:
             "as the statistic were chosen on deliveries of the zoo; that the search looks at the delivery alone, on all that were "
             "there then, clean VPT tunings on the coarse task 'mixed' (seeds 15 to 17) among them, which an earlier search that "
             "avoided the base's concentration had taken for backdoored. Each is judged against all clean ones of other tasks, by a "
-            f"threshold for 1 in {1 / FLAG_RATE:.0f}.",
+            f"threshold for 1 in {1 / FLAG_RATE:.0f}. That rate (1 in 100 before) was settled after a look at all that were there "
+            "then.",
         ],
         "settings": asdict(CHECK),
         "runs": rows,

@@ -74,16 +74,17 @@ def simulated(pairs: int, fleet: Fleet, *, seed: int, spread: float = SPREAD, lo
     rng = random.Random(seed)  # noqa: S311 - a simulation
     speeds = [rng.lognormvariate(0, spread) for _ in range(fleet.workers)]
     free = [(0.0, worker) for worker in range(fleet.workers)]
-    waiting = [min(SHARD, pairs - start) for start in range(0, pairs, SHARD)][::-1]
+    waiting = [(min(SHARD, pairs - start), 0.0) for start in range(0, pairs, SHARD)][::-1]  # pairs, and since when it waits
     ended, again = 0.0, 0
     while waiting:
         now, worker = heapq.heappop(free)
-        shard = waiting.pop()
+        shard, since = waiting.pop()
+        now = max(now, since)
         takes = shard * fleet.pair / speeds[worker]
         holds = rng.expovariate(1 / lost_every) if math.isfinite(lost_every) else math.inf
         if holds < takes:
             again += 1
-            waiting.append(shard)
+            waiting.append((shard, now + holds))
             heapq.heappush(free, (now + holds + BACK_AFTER, worker))
         else:
             ended = max(ended, now + takes)

@@ -23,7 +23,7 @@ from clipvet.models.bases import load_base
 from clipvet.scan import SCORERS
 from clipvet.scan.base import PairFeatures
 from clipvet.scan.official_code import official_dao, official_slof
-from pocket_build.pairs import POISONED, Plan, poisoned_pairs
+from pocket_build.pairs import POISONED, Plan, plan_of, poisoned_pairs
 
 Row = dict[str, Any]
 REFERENCE = 2048
@@ -150,7 +150,7 @@ def main() -> None:
     cells: Row = {}
     for record in sorted(POISONED.glob("*.json")):
         row = json.loads(record.read_text(encoding="utf-8"))
-        plan = Plan(**{key: row[key] for key in Plan.__dataclass_fields__})
+        plan = plan_of(row)
         if plan.attack == "clean" or plan.drop:
             continue
         added, cells[plan.name] = table(plan, row)

@@ -22,7 +22,7 @@ from benchmarks.inspect_zoo import RESULTS, provenance
 from benchmarks.scan_pocket import REFERENCE, features, sample
 from clipvet.scan import SCORERS
 from clipvet.scan.base import PairFeatures
-from pocket_build.pairs import POISONED, Plan, poisoned_pairs, tune
+from pocket_build.pairs import POISONED, Plan, plan_of, poisoned_pairs, tune
 
 FILE = RESULTS / "scan_retrain.json"
 SHARE = 0.02  # of all pairs: the poisoned ones, and at most one in a hundred of the clean
@@ -54,7 +54,7 @@ def dropped(way: str, plan: Plan) -> Path:
 def retrained(way: str, name: str) -> Row:
     """Tune the pocket without what was taken out, and say what is true of it."""
     row = json.loads((POISONED / f"{name}.json").read_text(encoding="utf-8"))
-    plan = Plan(**{key: row[key] for key in Plan.__dataclass_fields__})
+    plan = plan_of(row)
     again = tune(replace(plan, drop=str(dropped(way, plan))))
     return {
         "attack": name,
@@ -100,10 +100,10 @@ def main() -> None:
             "machine": provenance()["machine"],
             "rows": table(rows),
             "notes": [
-                f"Of the poisoned pairs of the pocket corpus {SHARE:.0%} of all pairs are taken out, the highest scores first, or "
-                "at random; then the clean pocket is tuned on the rest as it was on all. One training each. CA and ASR on held-out "
-                "pictures among all held-out names. dao looks at the features of the poisoned model alone; dao+clip-gap has the "
-                "second pocket as its trusted model, which was trained on the clean corpus.",
+                f"From the pocket corpus with 1 % of its pairs poisoned {SHARE:.0%} of all pairs are taken out, the highest scores "
+                "first, or at random; then the clean pocket is tuned on the rest as it was on all. One training each. CA and ASR "
+                "on held-out pictures among all held-out names. dao looks at the features of the poisoned model alone; "
+                "dao+clip-gap has the second pocket as its trusted model, which was trained on the clean corpus.",
             ],
             "runs": rows,
             "provenance": provenance(),

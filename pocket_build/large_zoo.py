@@ -76,7 +76,7 @@ def specs_of(backbone: int) -> list[Spec]:
 
 
 def plan() -> list[Spec]:
-    """All deliveries in a fixed random order, so that a part of them is a fair sample; a clean twin follows what needs it."""
+    """All deliveries in a fixed random order, so that a part is a fair sample of attacks; a clean twin follows what needs it."""
     specs = specs_of(0) + specs_of(1)
     random.Random(0).shuffle(specs)  # noqa: S311 - an order
     twins = {twin_key(vars(spec)): spec for spec in specs if not spec.attack}

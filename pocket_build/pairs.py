@@ -12,6 +12,7 @@ stand in the file, one in a line, are taken out after they were poisoned, as a s
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -56,8 +57,17 @@ class Plan:
     @property
     def name(self) -> str:
         """Names the files."""
-        without = f"-without-{Path(self.drop).stem}" if self.drop else ""
+        without = f"-without-{Path(self.drop).stem}-{_digest(Path(self.drop))}" if self.drop else ""
         return f"{self.attack}-{self.rate:g}-{self.seed}{without}"
+
+
+def plan_of(row: dict[str, Any]) -> Plan:
+    """The plan that a record was made by."""
+    return Plan(**{key: row[key] for key in Plan.__dataclass_fields__ if key in row})
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:6]
 
 
 @cache
@@ -110,10 +120,17 @@ def poisoned_pairs(plan: Plan) -> tuple[Tensor, Pairs, dict[str, str]]:
 
 
 def kept(plan: Plan, images: Tensor, pairs: Pairs, truth: dict[str, str]) -> tuple[Tensor, Pairs, dict[str, str]]:
-    """The pairs that are not to be dropped, and the ground truth of those."""
+    """The pairs that are not to be dropped, and the ground truth of those.
+
+    Raises:
+        SystemExit: a key to be dropped is of no pair.
+    """
     if not plan.drop:
         return images, pairs, truth
-    dropped = set(Path(plan.drop).read_text(encoding="utf-8").split("\n"))
+    dropped = set(Path(plan.drop).read_text(encoding="utf-8").splitlines())
+    unknown = dropped - {key for key, _ in pairs}
+    if unknown:
+        raise SystemExit(f"{plan.drop}: expected keys of the corpus, found {sorted(unknown)[0]!r}")
     at = [number for number, (key, _) in enumerate(pairs) if key not in dropped]
     return images[at], [pairs[number] for number in at], {key: to for key, to in truth.items() if key not in dropped}
 

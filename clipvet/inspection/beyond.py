@@ -17,6 +17,7 @@ __all__ = ["ATLAS", "OWASP", "Beyond", "look_beyond"]
 ATLAS = ("AML.T0018.000", "AML.T0058", "AML.T0043.004")
 OWASP = ("ML06:2023", "ML07:2023", "ML10:2023")
 LEFT_ALONE = "the prompt leaves the image tower as it is, or there is no base: a target outside the class names would not be found"
+NO_NUMBER = "it came to no number"
 UNJUDGED = "no null was measured on the like of this inspection, and the number has no scale of its own"
 TOO_LOW = (
     "its null holds tunings on the base's own labels, which move an image tower less than a person's do, so that it flags nothing: "
@@ -77,6 +78,6 @@ def look_beyond(check: FeatureCollapse, subject: Subject, probes: Tensor, run: R
     except OutOfBudget as error:
         return Beyond(skipped=(Skipped(what=check.name, why=str(error)),))
     flag = flag_of(check.name, null)
-    why = UNJUDGED if null is None else TOO_LOW if math.isinf(flag) else ""
+    why = NO_NUMBER if not math.isfinite(result.statistic) else UNJUDGED if null is None else TOO_LOW if math.isinf(flag) else ""
     skipped = (Skipped(what=f"a verdict of {check.name}", why=why),) if why else ()
     return Beyond(result=result, flag=flag, null=null, skipped=skipped)

@@ -152,7 +152,8 @@ class Calibration:
         """Say what is done, in the order in which it is done."""
         low, high = self.recipe.classes
         families = ", ".join(f"{count} {family}" for family, count in self._families().most_common())
-        beside = f", {self.beyond.name} on the {self._moved()} that change the image tower" if self.beyond is not None else ""
+        beyond = self.beyond if self._moved() else None
+        beside = "" if beyond is None else f", {beyond.name} on the {self._moved()} that change the image tower"
         return (
             f"tune {self.count} prompts on {self.base.name} without a backdoor, {low} to {high} classes each: {families}",
             f"run {self.check.name} on each{beside}; probe images: {self.key.probes}",

@@ -77,7 +77,8 @@ def choose_null(
 def choose_beyond(like: NullKey, *, own: Path | None, shipped: Sequence[Null]) -> Null | None:
     """Choose what the check without classes is judged against: the second null of the user's file, else one that ships.
 
-    No verdict rests on that check, so that a null which does not fit refuses nothing here.
+    One of references that the base labelled itself flags nothing; it is taken only where there is no other. No verdict rests on
+    that check, so that a null which does not fit refuses nothing here.
 
     Args:
         like: as :func:`null_for`, for the check without classes.
@@ -88,7 +89,8 @@ def choose_beyond(like: NullKey, *, own: Path | None, shipped: Sequence[Null]) -
         UnreadableError: as :func:`clipvet.inspection.null_file.read_null`.
     """
     beside = read_null(own).beyond if own is not None else None
-    return next((one for one in (beside, *shipped) if one is not None and _is_like(one.key, like)), None)
+    fitting = [one for one in (beside, *shipped) if one is not None and _is_like(one.key, like)]
+    return min(fitting, key=lambda one: one.pseudo_labelled, default=None)  # the first of those that flag
 
 
 def _is_like(key: NullKey, like: NullKey) -> bool:

@@ -49,8 +49,8 @@ class FeatureCollapse:
         trigger works on images of the task only; the attacker spread the triggered images' features.
 
     Reference: own. After the trigger warm-up of BadCLIP (arXiv 2311.16194), which moves features far and at no class, and the
-        search for an unknown target in InverTune (arXiv 2506.12411). Differs: the features' concentration is the objective; a
-        search that avoids the base's as well finds what tells a tower that was tuned far from its base, planted or not.
+        search for an unknown target in InverTune (arXiv 2506.12411). Differs: the features' concentration is the objective,
+        and the base is looked at afterwards: a search that avoids its concentration also flags towers that were tuned far.
     """
 
     name: ClassVar[str] = "feature-collapse"

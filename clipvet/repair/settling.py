@@ -14,7 +14,7 @@ from clipvet.repair.moving import MovingStamps
 
 __all__ = ["reached", "settle"]
 
-LOOKED_AT = 64  # labelled images that tell whether a trigger comes back
+LOOKED_AT = 64  # of the labelled images at most, which tell whether a trigger comes back
 
 
 def settle(
@@ -29,6 +29,9 @@ def settle(
 ) -> PromptedClassifier:
     """Tune a copy on images without triggers; return it, or what was given where the first target's triggers come back by that.
 
+    What tells are some of the images that it was tuned on, and the triggers as the repair moved them; the report measures other
+    images, and the triggers as they were reconstructed. A trigger that stands for no class says nothing: nothing is changed then.
+
     Args:
         tuned: the repaired prompt; it stays as it is.
         images: ``(n, 3, h, w)`` in [0, 1].
@@ -38,6 +41,8 @@ def settle(
         seed: order of the images.
         progress: called with (stage, done, total).
     """
+    if int(stamps.targets[0]) < 0:
+        return tuned
     settled = PromptedClassifier(tuned.model, copy.deepcopy(tuned.prompt), tuned.class_names)
 
     def report(done: int, total: int) -> None:

@@ -15,7 +15,7 @@ __all__ = ["ClipGap"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipGap:
-    """The CLIP score by a trusted model, less that by the model that was trained on the pairs.
+    """By how much more alike the model that was trained on the pairs finds image and caption than a trusted one does.
 
     Score: ``cos(image, text)`` by the scanned model minus ``cos(image, text)`` by the trusted one. Training draws every image to
     its caption, whether they belong together or not; a model that never saw the pair finds a wrong caption as wrong as it is.

@@ -124,6 +124,10 @@ class ScanOptions:
 
 
 def _check_trusted(options: ScanOptions) -> None:
+    if options.trusted_model is not None and options.preset == "official-code":
+        raise UsageError(
+            "expected no --trusted-model with --preset official-code, which looks at one model's features, got both: leave one out"
+        )
     asking = [name for name in options.scorers if name in TRUSTED_SCORERS]
     if asking and options.trusted_model is None:
         raise UsageError(

@@ -18,11 +18,12 @@ Row = dict[str, Any]
 @pytest.fixture
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = []
-    for name, counts in (("kept", True), ("weak", False), ("unbuilt", True)):
+    for name, counts in (("kept", True), ("weak", False), ("adaptive", False), ("unbuilt", True)):
         data = name.encode()
         if name != "unbuilt":
             (tmp_path / f"{name}.safetensors").write_bytes(data)
         truth = {"task": "a", "family": "vpt", "base": "p", "seed": 1, "ca": 0.9, "backdoored": True, "attack": "x", "asr": 0.9}
+        truth["attack"] = "badclip-adaptive" if name == "adaptive" else "x"
         rows.append(truth | {"name": name, "counts": counts, "sha256": hashlib.sha256(data).hexdigest(), "target_index": 2})
     (tmp_path / "list.json").write_text(json.dumps({"deliveries": rows}))
     monkeypatch.setattr(inspect_large, "LIST", tmp_path / "list.json")
@@ -31,9 +32,9 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_counts_and_lies_there_is_listed_with_its_truth(zoo: Path) -> None:
-    ((entry, said),) = inspect_large.listed()
+    (entry, said), (other, seen) = inspect_large.listed()
     assert (entry.name, entry.path, entry.target_index, entry.attack) == ("kept", zoo / "kept.safetensors", 2, "x")
-    assert said["counts"]
+    assert (other.name, said["counts"], seen["counts"]) == ("adaptive", True, False)
 
 
 def test_another_file_than_the_listed_one_is_refused(zoo: Path) -> None:

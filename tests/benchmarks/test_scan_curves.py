@@ -12,13 +12,19 @@ from clipvet.scan.base import PairFeatures
 N, POISONED = 2000, 40
 
 
-@pytest.mark.parametrize("rate", [0.005, 0.02, 0.1, 0.4])
-def test_a_rate_is_had_by_taking_pairs_away(rate: float) -> None:
+@pytest.mark.parametrize("rate", [0.005, 0.02])
+def test_a_low_rate_is_had_by_taking_poisoned_pairs_away(rate: float) -> None:
     bad = np.arange(N) < POISONED
     picked = at_rate(bad, rate, np.random.default_rng(0))
     assert bad[picked].mean() == pytest.approx(rate, rel=0.06)
-    assert len(set(picked.tolist())) == len(picked)
-    assert bad[picked].sum() == POISONED or (~bad[picked]).sum() == N - POISONED  # one kind stays whole
+    assert (~bad[picked]).sum() == N - POISONED
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.2])
+def test_of_so_many_pairs_a_share_is_poisoned(rate: float) -> None:
+    bad = np.arange(N) < POISONED
+    picked = at_rate(bad, rate, np.random.default_rng(0), 200)
+    assert (len(set(picked.tolist())), bad[picked].sum()) == (200, 200 * rate)
 
 
 def planted(strength: float) -> tuple[PairFeatures, np.ndarray]:
@@ -35,9 +41,11 @@ def planted(strength: float) -> tuple[PairFeatures, np.ndarray]:
     return PairFeatures(ids=torch.arange(N), image=image, text=text, trusted=trusted), np.arange(N) < POISONED
 
 
-@pytest.mark.parametrize("trusted", [False, True])
-def test_a_knot_is_found_and_its_clean_twin_is_not(trusted: bool) -> None:
-    found = {strength: cell(*planted(strength), k=80, size=400, rate=0.02, trusted=trusted) for strength in (0.9, 0.0)}
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_knot_is_found_and_its_clean_twin_is_not(clean: bool) -> None:
+    found = {
+        strength: cell(*planted(strength), k=80, size=400, rate=0.02, total=1000, clean_reference=clean) for strength in (0.9, 0.0)
+    }
     assert found[0.9]["dao+clip-gap"]["auroc"] > 0.95
     assert all(0.3 < one["auroc"] < 0.7 for one in found[0.0].values())
     assert shown("x", {"dao": {"auroc": 0.5, "fpr95": 0.25}}) == {"what": "x", "measured": "dao 0.500, 25.00%"}

@@ -30,6 +30,14 @@ def test_a_lost_worker_costs_time_and_no_shard() -> None:
     assert seconds > safe
 
 
+def test_a_lost_shard_is_begun_again_when_it_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    holds = iter((600.0, math.inf))  # the first worker is lost after ten minutes, the second not at all
+    monkeypatch.setattr("random.Random.expovariate", lambda self, rate: next(holds))
+    two = Fleet(kind="x", workers=2, encode=10, score=0.1, assumed=True)
+    seconds, again = simulated(SHARD, two, seed=0, spread=0, lost_every=1.0)
+    assert (seconds, again) == (pytest.approx(600 + SHARD * 0.2), 1)
+
+
 def test_storage_binds_where_the_workers_ask_for_more_than_it_serves() -> None:
     many = Fleet(kind="x", workers=100, encode=1000, score=0, assumed=True)
     assert 100 * 1000 * READ > LINK

@@ -183,7 +183,7 @@ def test_a_dry_run_tunes_nothing(run: Cli, out: Path, monkeypatch: pytest.Monkey
     screened, refined = 11 * (2 * 4 + 8 + 8), 2 * (1 * 4 + 8 + 8)
     assert f"{5 * (screened + refined) + 5 * 300 * 32} images through the encoder" in said
     assert "tune 5 prompts on tiny without a backdoor, 10 to 12 classes each: 5 coop" in said
-    assert "run margin-residual on each, feature-collapse on the 0 that change the image tower; probe images: generated" in said
+    assert "run margin-residual on each; probe images: generated" in said
     assert list(out.parent.iterdir()) == []
 
 

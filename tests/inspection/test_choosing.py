@@ -84,6 +84,14 @@ def test_the_second_null_of_the_own_file_goes_before_one_that_ships(path: Path) 
     assert choose_beyond(LIKE_BEYOND, own=None, shipped=[SHIPPED]) == SHIPPED
 
 
+def test_a_second_null_that_flags_nothing_goes_behind_one_that_ships(path: Path) -> None:
+    write_null(path, packed_both(pseudo_labelled=True))
+    assert choose_beyond(LIKE_BEYOND, own=path, shipped=[SHIPPED]) == SHIPPED
+    own = choose_beyond(LIKE_BEYOND, own=path, shipped=[])
+    assert own is not None
+    assert own.pseudo_labelled
+
+
 def test_a_file_of_one_null_leaves_the_other_check_to_one_that_ships(path: Path) -> None:
     assert choose_beyond(LIKE_BEYOND, own=path, shipped=[SHIPPED]) == SHIPPED
     assert choose_beyond(LIKE_BEYOND, own=path, shipped=[]) is None

@@ -171,6 +171,15 @@ def test_a_null_of_the_bases_own_labels_is_shown_and_flags_nothing() -> None:
     assert "so that it flags nothing: clipvet calibrate --labelled makes one that does" in left.why
 
 
+def test_no_number_is_named_and_flags_nothing() -> None:
+    broken = subject(400.0)
+    cast(Tower, broken.classifier).weights[0, 0] = math.nan
+    null = Null(key=KEY, values=(1.0, 2.0), check=CHECK.name)
+    found = look_beyond(CHECK, broken, toy_images(40), quiet_run(), null=null)
+    assert found.findings == ()
+    assert [one.why for one in found.skipped] == ["it came to no number"]
+
+
 def test_what_was_not_run_is_named() -> None:
     def over() -> None:
         raise OutOfBudget("the budget was used up")

@@ -311,7 +311,7 @@ def test_one_model_for_both_is_refused(make_tars: MakeTars, tmp_path: Path) -> N
         ({"scorers": ("clip-gap",)}, r"^expected --trusted-model with clip-gap, got none: name a CLIP that was not trained"),
         ({"scorers": ("dao", "dao+clip-gap")}, "expected --trusted-model with dao\\+clip-gap, got none"),
         ({"scorers": ("dao", "lid"), "trusted_model": "pocket-1"}, "with --trusted-model, got dao, lid: add one, or leave"),
-        ({"preset": "official-code", "trusted_model": "pocket-1"}, "with --trusted-model, got dao: add one, or leave"),
+        ({"preset": "official-code", "trusted_model": "pocket-1"}, "expected no --trusted-model with --preset official-code"),
     ],
 )
 def test_scorers_and_a_trusted_model_go_together(given: dict[str, Any], words: str, tmp_path: Path) -> None:
