@@ -203,7 +203,7 @@ def table(rows: list[Row]) -> list[Row]:
         part = [row for row in rows if row["variant"] == variant]
         if not part:
             continue
-        said = {what: f"{what.upper()} after: {WORDS[variant]}" for what in NUMBERS}
+        said = {what: f"{what.upper()} after: {WORDS[variant]} (n = {len(part)})" for what in NUMBERS}
         asr = {"what": said["asr"], "measured": shares(part, "after", "asr")}
         out.append(asr | ({"reported": f"{reported[variant]:.1%}, second-hand"} if variant in reported else {}))
         out += [{"what": said[what], "measured": shares(part, "after", what)} for what in ("ca", "ta")]
@@ -247,6 +247,8 @@ def document(rows: list[Row]) -> Row:
             "are those of the planted trigger, which the repair never saw. Steps, rate and weights were settled on four of these "
             "deliveries, the steps on plain images at the end on three. The reported figures are CLIP-Inspector's mean ASR on "
             "other models, from a transcription.",
+            "One trigger that does not move does as well here as the default, or better, in half the time: what moving, further "
+            "triggers and the divergence term are worth is open.",
             "A trigger of the zoo moves features so far that a prompt in which nothing was planted misclassifies images with it as "
             "well: see the rows on clean twins.",
         ],

@@ -21,9 +21,9 @@ def test_the_table_counts_what_meets_the_bars() -> None:
     rows = [run("repair", asr=0.01), run("repair", asr=0.03, change=-0.004), run("repair", asr=0.6, ta=0.5, change=-0.02)]
     told = {row["what"]: row["measured"] for row in repair_zoo.table([*rows, run("clean", asr=0.8)])}
     assert told["ASR as delivered"] == "90.0% (worst 90.0%)"
-    assert told["ASR after: the repair"] == "21.3% (worst 60.0%)"
-    assert told["TA after: the repair"] == "78.7% (worst 50.0%)"
-    assert told["ASR after: clean images only"] == "80.0% (worst 80.0%)"
+    assert told["ASR after: the repair (n = 3)"] == "21.3% (worst 60.0%)"
+    assert told["TA after: the repair (n = 3)"] == "78.7% (worst 50.0%)"
+    assert told["ASR after: clean images only (n = 1)"] == "80.0% (worst 80.0%)"
     assert told["ASR of the planted trigger at most 2 %"] == "1 of 3"
     assert told["ASR at most that of the clean twin, or 2 %"] == "2 of 3"
     assert told["CA at most 0.5 points lower"] == "2 of 3"
