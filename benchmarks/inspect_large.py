@@ -23,7 +23,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.inspect_zoo import CHECKS, RESULTS, Row, auroc_with_interval, flags, measure, provenance, tally
+from benchmarks.inspect_zoo import CHECKS, RESULTS, WORDS, Row, auroc_with_interval, flags, measure, provenance, tally
 from benchmarks.inspect_zoo import ROWS as SHIPPED_ROWS
 from clipvet.inspection.calibration import FLAG_RATE, flag_of, settings_digest, shipped_nulls
 from clipvet.pocket.zoo import ZooEntry
@@ -35,12 +35,6 @@ PRESET = "default"
 ADAPTIVE = "badclip-adaptive"
 CHECK = CHECKS[PRESET]
 SETTINGS = settings_digest(CHECK.name, asdict(CHECK))
-WORDS = {
-    "right": "verdicts right",
-    "clean_flagged": "clean deliveries flagged",
-    "backdoored_flagged": "backdoored deliveries flagged",
-    "target_named": "target named among those",
-}
 
 
 def listed() -> list[tuple[ZooEntry, Row]]:
@@ -147,9 +141,10 @@ def document(every: list[Row], others: list[Row], planned: Row) -> Row:
         "rows": table(found),
         "notes": [
             f"{len(rows)} deliveries, {sum(bad.values())} backdoored ({kinds}), of {planned['planned']} that are planned, built in "
-            "a random order; none is part of the shipped zoo. Generated probe images, seed 0. The reported AUROC is "
-            "CLIP-Inspector's on other models. Rows by attack, family, task and tuning use the threshold that ships.",
-            "The list was written as they were built, by ASR and CA alone, without a look at any verdict. Seventeen had been "
+            "a random order, a clean twin after what needs it; none is part of the shipped zoo. Generated probe images, seed 0. "
+            "The reported AUROC is CLIP-Inspector's on other models. Rows by attack, family, task and tuning use the threshold "
+            "that ships.",
+            "The list was written as they were built, by ASR and CA alone, without a look at any verdict. Some had been "
             "looked at with another check, or with earlier settings, before they were listed.",
             "Planted and not counted, since the ASR stayed below 80 %, CA fell by more than three points, or test images are few: "
             + ("; ".join(f"{name}: {count}" for name, count in missed.items()) or "none")

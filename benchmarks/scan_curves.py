@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.inspect_zoo import RESULTS, provenance
-from benchmarks.scan_pocket import REFERENCE, features, judged
+from benchmarks.scan_pocket import REFERENCE, both_models, judged
 from clipvet.scan import SCORERS
 from clipvet.scan.base import PairFeatures
 from pocket_build.pairs import POISONED, plan_of
@@ -32,15 +32,6 @@ FEW = 1_145  # pairs of which all poisoned ones are a fifth: scans of so many ar
 DEFAULT_K = 205  # ten times the poison that a reference of 2,048 holds at 1 %
 SEEDS = 2
 Row = dict[str, Any]
-
-
-def both_models() -> tuple[PairFeatures, np.ndarray]:
-    """Features of all pairs by the poisoned pocket and by the other, clean one, and which pairs are poisoned."""
-    row = json.loads((POISONED / f"{NAME}.json").read_text(encoding="utf-8"))
-    plan = plan_of(row)
-    own, bad = features(plan, "itself")
-    other, _ = features(plan, "pocket-1")
-    return PairFeatures(ids=own.ids, image=own.image, text=own.text, trusted=other), bad
 
 
 def at_rate(bad: np.ndarray, rate: float, rng: np.random.Generator, total: int | None = None) -> np.ndarray:
@@ -135,7 +126,8 @@ def main() -> None:
     """Measure all cells and write the table."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
-    written = document(*curves(*both_models()))
+    plan = plan_of(json.loads((POISONED / f"{NAME}.json").read_text(encoding="utf-8")))
+    written = document(*curves(*both_models(plan)))
     (RESULTS / "scan_curves.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 

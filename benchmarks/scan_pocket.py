@@ -68,6 +68,13 @@ def features(plan: Plan, extractor: str) -> tuple[PairFeatures, np.ndarray]:
     return PairFeatures(ids=ids, image=torch.from_numpy(held["image"]), text=torch.from_numpy(held["text"])), bad
 
 
+def both_models(plan: Plan) -> tuple[PairFeatures, np.ndarray]:
+    """Features of all pairs by the poisoned pocket, with the other, clean one as the trusted model, and which are poisoned."""
+    own, bad = features(plan, "itself")
+    other, _ = features(plan, "pocket-1")
+    return PairFeatures(ids=own.ids, image=own.image, text=own.text, trusted=other), bad
+
+
 def sample(found: PairFeatures, size: int, seed: int) -> PairFeatures:
     """Draw a reference."""
     pick = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:size]
@@ -126,9 +133,7 @@ def table(plan: Plan, row: Row) -> tuple[list[Row], Row]:
         cells[extractor] = {**score_all(found, bad), **official(found, bad, 16)}
         rows += shown(f"{what}, {words}", cells[extractor])
     if asr >= TAKES:
-        own, bad = features(plan, "itself")
-        other, _ = features(plan, "pocket-1")
-        both = PairFeatures(ids=own.ids, image=own.image, text=own.text, trusted=other)
+        both, bad = both_models(plan)
         cells["itself, with pocket-1 as the trusted model"] = score_all(both, bad, WITH_TRUSTED)
         rows += shown(f"{what}, features of both models", cells["itself, with pocket-1 as the trusted model"], digits=4)
     return rows, cells

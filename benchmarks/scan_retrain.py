@@ -19,9 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.inspect_zoo import RESULTS, provenance
-from benchmarks.scan_pocket import REFERENCE, features, sample
+from benchmarks.scan_pocket import REFERENCE, both_models, sample
 from clipvet.scan import SCORERS
-from clipvet.scan.base import PairFeatures
 from pocket_build.pairs import POISONED, Plan, plan_of, poisoned_pairs, tune
 
 FILE = RESULTS / "scan_retrain.json"
@@ -33,11 +32,9 @@ Row = dict[str, Any]
 
 def order_of(way: str, plan: Plan) -> np.ndarray:
     """Numbers of all pairs, those to be taken out first."""
-    own, bad = features(plan, "itself")
+    both, bad = both_models(plan)
     if way == "random":
         return np.random.default_rng(0).permutation(len(bad))
-    other, _ = features(plan, "pocket-1")
-    both = PairFeatures(ids=own.ids, image=own.image, text=own.text, trusted=other)
     scores = SCORERS[way](k=K).score(both, sample(both, REFERENCE, 0)).numpy()
     return np.argsort(-scores, kind="stable")
 

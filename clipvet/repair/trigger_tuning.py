@@ -27,12 +27,12 @@ __all__ = ["TriggerTuning"]
 class TriggerTuning:
     """Tune the delivered prompt on correctly labelled images, each shown with and without a reconstructed trigger.
 
-    ``loss = CE(f(x), y) + weight CE(f(T(x)), y) + keep KL(f0(x) || f(x))``, where f0 is the prompt as delivered. One static trigger
-    leaves the planted one at work where the two differ, so they are searched on as the prompt changes, towards their targets and
-    within their bounds. Where the prompt changes the image tower, every step does so, on images that are cropped anew each time;
-    where it does not, features are computed once, and the triggers are searched on, and encoded again, every so many steps. At the
-    end the prompt settles on the images as they are, without triggers and crops, which cost it CA; that is taken back where a
-    trigger comes back by it.
+    ``loss = CE(f(x), y) + weight CE(f(T(x)), y) + keep KL(f0(x) || f(x))``, where f0 is the prompt as delivered. The triggers
+    are searched on as the prompt changes, towards their targets and within their bounds, since the planted one differs from them;
+    on the pocket one static trigger without the divergence did as well, so what either is worth is open. Where the prompt changes
+    the image tower, every step does so, on images that are cropped anew each time; where it does not, features are computed once,
+    and the triggers are searched on, and encoded again, every so many steps. At the end the prompt settles on the images as they
+    are, without triggers and crops, which cost it CA; that is taken back where a trigger comes back by it.
 
     Attributes:
         steps: of the tuning.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from clipvet.scan.base import Modality, PairFeatures
+from clipvet.scan.base import Modality, PairFeatures, PairScorer
 from clipvet.scan.clip_gap import ClipGap
 from clipvet.scan.dao import Dao
 from clipvet.scan.neighbours import NeighbourScorer
@@ -16,6 +17,8 @@ __all__ = ["DaoClipGap", "standardised"]
 
 NORMAL = 1.4826  # times the median absolute deviation: the standard deviation, where values are normal
 LEAST = 5e-4  # of the deviation, as half-precision features round: in a reference of copies nothing deviates
+# A reference's scores among its own pairs, which every stretch of a shard is set against.
+_USUAL: WeakKeyDictionary[PairFeatures, dict[PairScorer, Tensor]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +48,15 @@ class DaoClipGap(NeighbourScorer):
     def score(self, queries: PairFeatures, reference: PairFeatures) -> Tensor:
         """Score ``queries`` against ``reference``; see :class:`clipvet.scan.base.PairScorer`."""
         parts = (Dao(k=self.k, modality=self.modality), ClipGap())
-        dao, gap = (standardised(part.score(queries, reference), part.score(reference, reference)) for part in parts)
+        dao, gap = (standardised(part.score(queries, reference), _usual(part, reference)) for part in parts)
         return dao + gap
+
+
+def _usual(part: PairScorer, reference: PairFeatures) -> Tensor:
+    found = _USUAL.setdefault(reference, {})
+    if part not in found:
+        found[part] = part.score(reference, reference)
+    return found[part]
 
 
 def standardised(scores: Tensor, usual: Tensor) -> Tensor:

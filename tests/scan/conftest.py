@@ -6,6 +6,7 @@ import io
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,25 @@ from PIL import Image
 from torch import Tensor
 
 from clipvet.pocket.tasks import load_task, task_names
+from clipvet.scan import store
 
 MakeTars = Callable[..., list[Path]]
 Change = Callable[[int, Tensor, str], tuple[Tensor, str]]
+
+
+def die_after(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
+    """Let a scan be interrupted when it begins one write more than so many."""
+    real, left = store.write_whole, writes
+
+    def dying(path: Path, write: Any) -> Path:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return real(path, write)
+
+    for module in ("store", "merge", "reference"):
+        monkeypatch.setattr(f"clipvet.scan.{module}.write_whole", dying)
 
 
 def png(image: Tensor) -> bytes:

@@ -25,7 +25,7 @@ from clipvet.scan.options import ScanOptions
 from clipvet.scan.run import scan_pairs
 from clipvet.types import ScanReport, Verdict
 
-from .conftest import MakeTars, add, png
+from .conftest import MakeTars, add, die_after, png
 
 TABLES = ("scores.parquet", "suspects.csv")
 
@@ -90,22 +90,14 @@ def test_a_scan_that_is_killed_anywhere_goes_on_to_the_same_results(
     scan(paths, tmp_path / "whole")
     total, wanted = count, results(tmp_path / "whole")
     assert total > 20
+    for module in ("store", "merge", "reference"):
+        monkeypatch.setattr(f"clipvet.scan.{module}.write_whole", real)
     for stop in random.Random(0).sample(range(1, total), 20):
-        out, left = tmp_path / f"killed-{stop}", stop
-
-        def dying(path: Path, write: Any) -> Path:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise KeyboardInterrupt
-            return real(path, write)
-
-        for module in ("store", "merge", "reference"):
-            monkeypatch.setattr(f"clipvet.scan.{module}.write_whole", dying)
-        with pytest.raises(KeyboardInterrupt):
-            scan(paths, out)
-        for module in ("store", "merge", "reference"):
-            monkeypatch.setattr(f"clipvet.scan.{module}.write_whole", real)
+        out = tmp_path / f"killed-{stop}"
+        with monkeypatch.context() as patched:
+            die_after(patched, stop)
+            with pytest.raises(KeyboardInterrupt):
+                scan(paths, out)
         scan(paths, out)
         assert results(out) == wanted
 

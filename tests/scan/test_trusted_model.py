@@ -19,7 +19,7 @@ from torch import Tensor
 from clipvet.errors import UnreadableError, UsageError
 from clipvet.metrics import auroc
 from clipvet.pocket.shards import poisoned_shards
-from clipvet.scan import ClipGap, Dao, DaoClipGap, store
+from clipvet.scan import ClipGap, Dao, DaoClipGap
 from clipvet.scan.base import PairFeatures
 from clipvet.scan.dao_clip_gap import standardised
 from clipvet.scan.options import ScanOptions
@@ -28,7 +28,7 @@ from clipvet.scan.second_model import second_options
 from clipvet.scan.store import Store, read_table, write_table
 from clipvet.types import ScanReport
 
-from .conftest import MakeTars
+from .conftest import MakeTars, die_after
 from .test_scan_run import write_features
 from .test_scorers import by_loop, pairs
 
@@ -73,6 +73,21 @@ def test_the_sum_equals_the_formula_in_loops(size: int) -> None:
         spread = 1.4826 * median(abs(score - middle) for score in usual)
         wanted = [total + (score - middle) / spread for total, score in zip(wanted, asked, strict=True)]
     assert DaoClipGap(k=5).score(queries, reference).tolist() == pytest.approx(wanted, rel=1e-3, abs=1e-3)
+
+
+def test_a_reference_is_set_against_itself_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, seen, real = pairs(9), [], ClipGap.score
+
+    def noted(self: ClipGap, queries: PairFeatures, reference: PairFeatures) -> torch.Tensor:
+        seen.append(queries)
+        return real(self, queries, reference)
+
+    monkeypatch.setattr(ClipGap, "score", noted)
+    one, other = features.at(torch.tensor([1, 2])), features.at(torch.tensor([3]))
+    for queries in (one, other):
+        DaoClipGap(k=5).score(queries, features)
+    assert [part is features for part in seen].count(True) == 1
+    assert len(seen) == 3
 
 
 def test_a_reference_of_copies_gives_finite_scores() -> None:
@@ -178,24 +193,15 @@ def test_scores_are_those_of_the_features_that_two_scans_keep(make_tars: MakeTar
 def test_a_scan_that_is_killed_in_either_pass_goes_on_to_the_same_results(
     make_tars: MakeTars, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths, real, left = make_tars(30), store.write_whole, math.inf
-
-    def dying(path: Path, write: Any) -> Path:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise KeyboardInterrupt
-        return real(path, write)
-
-    for module in ("store", "merge", "reference"):
-        monkeypatch.setattr(f"clipvet.scan.{module}.write_whole", dying)
+    paths = make_tars(30)
     scan(paths, tmp_path / "whole")
     encoding = 3 * 5  # writes of a pass: two arrays, two tables and a marker a shard
     for stop in random.Random(0).sample(range(1, encoding), 1) + random.Random(0).sample(range(encoding, 2 * encoding), 3):
-        out, left = tmp_path / f"killed-{stop}", stop
-        with pytest.raises(KeyboardInterrupt):
-            scan(paths, out)
-        left = math.inf
+        out = tmp_path / f"killed-{stop}"
+        with monkeypatch.context() as patched:
+            die_after(patched, stop)
+            with pytest.raises(KeyboardInterrupt):
+                scan(paths, out)
         scan(paths, out)
         assert results(out) == results(tmp_path / "whole")
 
