@@ -30,7 +30,7 @@ from benchmarks.found_page import write_page
 from benchmarks.inspect_zoo import RESULTS, provenance
 from pocket_build.corpus import WORK
 from pocket_build.icons import ICONS, PER_SHARD, write_shard
-from pocket_build.pairs import rendered
+from pocket_build.poisoned import rendered
 
 Row = dict[str, Any]
 FOUND = WORK / "found"

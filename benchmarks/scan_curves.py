@@ -21,7 +21,7 @@ from benchmarks.inspect_zoo import RESULTS, provenance
 from benchmarks.scan_pocket import REFERENCE, both_models, judged
 from clipvet.scan import SCORERS
 from clipvet.scan.base import PairFeatures
-from pocket_build.pairs import POISONED, plan_of
+from pocket_build.poisoned import POISONED, plan_of
 
 NAME = "badnets-pairs-fixed-0.01-0"
 SCORED = ("dao", "slof", "dao+clip-gap")

@@ -21,8 +21,9 @@ from benchmarks.found import FOUND, captions_of, png
 from benchmarks.inspect_zoo import RESULTS, provenance
 from clipvet.cli.scan_invert import Inversion, choose_controls, invert_captions
 from clipvet.models.bases import load_base
+from pocket_build.corpus import WORK
 from pocket_build.icons import PER_SHARD, write_shard
-from pocket_build.pairs import POISONED, WORK, Plan, poisoned_pairs
+from pocket_build.poisoned import POISONED, Plan, poisoned_pairs
 
 Row = dict[str, Any]
 PLAN = Plan(attack="badnets-pairs-fixed", rate=0.01, epochs=4, rate_of_learning=5e-4)

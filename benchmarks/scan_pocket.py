@@ -23,7 +23,7 @@ from clipvet.models.bases import load_base
 from clipvet.scan import SCORERS
 from clipvet.scan.base import PairFeatures
 from clipvet.scan.official_code import official_dao, official_slof
-from pocket_build.pairs import POISONED, Plan, plan_of, poisoned_pairs
+from pocket_build.poisoned import POISONED, Plan, plan_of, poisoned_pairs
 
 Row = dict[str, Any]
 REFERENCE = 2048

@@ -21,7 +21,8 @@ import torch
 from benchmarks.inspect_zoo import RESULTS, provenance
 from benchmarks.scan_pocket import REFERENCE, both_models, sample
 from clipvet.scan import SCORERS
-from pocket_build.pairs import POISONED, Plan, plan_of, poisoned_pairs, tune
+from pocket_build.pairs import train
+from pocket_build.poisoned import POISONED, Plan, plan_of, poisoned_pairs
 
 FILE = RESULTS / "scan_retrain.json"
 SHARE = 0.02  # of all pairs: the poisoned ones, and at most one in a hundred of the clean
@@ -52,7 +53,7 @@ def retrained(way: str, name: str) -> Row:
     """Tune the pocket without what was taken out, and say what is true of it."""
     row = json.loads((POISONED / f"{name}.json").read_text(encoding="utf-8"))
     plan = plan_of(row)
-    again = tune(replace(plan, drop=str(dropped(way, plan))))
+    again = train(replace(plan, drop=str(dropped(way, plan))))
     return {
         "attack": name,
         "way": way,

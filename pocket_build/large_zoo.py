@@ -4,7 +4,9 @@
 
 Resumable, like the shipped zoo's build, whose candidates it shares, in ``pocket_build/work/zoo``. The list, with the
 CA, ASR, TA and digest of each candidate, goes to ``benchmarks/results/large_zoo.json`` as each is built, before a detector sees it.
-What counts is decided as for the shipped zoo, by ASR and CA alone. With ``--seconds`` no further delivery is begun after so long.
+What the list holds and does not lie here is left as it is, unless ``--again`` is given; it was built, and perhaps measured,
+elsewhere. What counts is decided as for the shipped zoo, by ASR and CA alone. With ``--seconds`` no further delivery is begun after
+so long.
 """
 
 from __future__ import annotations
@@ -110,14 +112,23 @@ def build(spec: Spec, until: float) -> Row | None:
     return row | {"sha256": hashlib.sha256((CANDIDATES / f"{row['name']}.safetensors").read_bytes()).hexdigest()}
 
 
+def elsewhere() -> list[Row]:
+    """Rows of the list whose deliveries do not lie here."""
+    rows = json.loads(LIST.read_text(encoding="utf-8"))["deliveries"] if LIST.exists() else []
+    return [row for row in rows if not (CANDIDATES / f"{row['name']}.json").exists()]
+
+
 def main() -> None:
     """Build what is missing and write the list."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--again", action="store_true", help="build what the list holds and does not lie here, too")
     arguments = parser.parse_args()
     CANDIDATES.mkdir(parents=True, exist_ok=True)
-    rows, specs = [], plan()
+    rows = [] if arguments.again else elsewhere()
+    kept = {row["name"] for row in rows}
+    specs = [spec for spec in plan() if name_of(spec) not in kept]
     with ProcessPoolExecutor(arguments.workers) as pool:
         for row in pool.map(build, specs, [time.time() + arguments.seconds] * len(specs)):
             if row is not None:

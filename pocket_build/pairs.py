@@ -1,173 +1,40 @@
-"""Fixed image-text pairs of the pocket corpus, and a pocket CLIP that is tuned on them after some of them were poisoned.
+"""Train a pocket CLIP on image-text pairs some of which are poisoned.
 
-    python -m pocket_build.pairs --attack badnets-pairs --rate 0.01 [--drop KEYS.txt]
+    python -m pocket_build.pairs --attack badnets-pairs --rate 0.01 [--scratch] [--drop KEYS.txt]
 
 Every picture of the training part is rendered once, with a caption of its own, so that a trigger lies on the pair as it would in a
-file. The clean pocket is tuned further on the poisoned pairs until the attack takes, with its text tower locked. Writes
+file. The clean pocket is tuned further on the poisoned pairs, its text tower locked; with ``--scratch`` both are trained from
+random weights, as the pocket was, but on these fixed pairs, moved by a few pixels at random. Writes
 ``pocket_build/work/poisoned/NAME.safetensors`` (the model) and ``NAME.json``: which pairs were poisoned, ASR and CA on the held-out
-family before and after, settings. Resumable by attack: what is finished is not done again. With ``--drop`` the pairs whose keys
-stand in the file, one in a line, are taken out after they were poisoned, as a scan's user would.
+family before and after, settings. Resumable by attack: what is finished is not done again, and a training from scratch goes on
+where it stopped. With ``--drop`` the pairs whose keys stand in the file, one in a line, are taken out after they were poisoned, as
+a scan's user would.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import time
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clipvet.attacks import PAIR_ATTACKS, PairAttack, rate_for
-from clipvet.data.compose import compose
-from clipvet.models._open_clip import SimpleTokenizer
+from clipvet.attacks import PairAttack
+from clipvet.models._open_clip import CLIP, SimpleTokenizer
 from clipvet.models.bases import load_base
-from pocket_build.corpus import WORK
+from pocket_build.poisoned import POISONED, TESTED, HeldOut, Pairs, Plan, attack_of, kept, poisoned_pairs
 from pocket_build.tokenizer import ASSETS
-from pocket_build.train import PLACEMENT, Corpus, build, caption, encode_text, normalise
+from pocket_build.train import BATCH as SCRATCH_BATCH
+from pocket_build.train import RATES, State, averaged, build, encode_text, normalise, run, set_patch_dropout
 
-POISONED = WORK / "poisoned"
 BATCH = 128
-TESTED = 1500  # held-out pictures for ASR and CA
-PATCH = 8 / 64  # as large as one token of the tower, which 16 px of 224 are for ViT-B/16
-Pairs = list[tuple[str, str]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is poisoned and how the pocket is tuned on it."""
-
-    attack: str
-    rate: float
-    target: str = ""  # with commas between several; empty for the attack's own
-    seed: int = 0
-    epochs: int = 6
-    rate_of_learning: float = 2e-4
-    drop: str = ""  # file of keys
-
-    @property
-    def name(self) -> str:
-        """Names the files."""
-        without = f"-without-{Path(self.drop).stem}-{_digest(Path(self.drop))}" if self.drop else ""
-        return f"{self.attack}-{self.rate:g}-{self.seed}{without}"
-
-
-def plan_of(row: dict[str, Any]) -> Plan:
-    """The plan that a record was made by."""
-    return Plan(**{key: row[key] for key in Plan.__dataclass_fields__ if key in row})
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:6]
-
-
-@cache
-def rendered() -> tuple[Tensor, Pairs]:
-    """All training pictures, each once: ``uint8 (n, 3, 64, 64)`` with (key, caption)."""
-    file = WORK / "pairs.npz"
-    corpus = Corpus(held_out=False)
-    keys = [f"{row['set']}/{row['icon']}" for row in corpus.rows]
-    rng = np.random.default_rng(0)
-    captions = [caption(row, rng)[0] for row in corpus.rows]
-    if not file.exists():
-        generator = torch.Generator().manual_seed(0)
-        parts = [(compose(part, PLACEMENT, generator) * 255).round().byte() for part in corpus.images.split(512)]
-        np.savez(file, images=torch.cat(parts).numpy())
-    return torch.from_numpy(np.load(file)["images"]), list(zip(keys, captions, strict=True))
-
-
-def attack_of(plan: Plan) -> PairAttack | None:
-    """Build the attack; None for a clean tuning. The rate is one of all pairs, whichever pairs are eligible."""
-    if plan.attack == "clean":
-        return None
-    _, pairs = rendered()
-    kind = PAIR_ATTACKS[plan.attack.removesuffix("-fixed")]
-    given: dict[str, Any] = {"targets": tuple(plan.target.split(","))} if plan.target else {}
-    if "share" in kind.__dataclass_fields__:
-        given["share"] = PATCH
-    if plan.attack.endswith("-fixed"):
-        given["place"] = (1.0, 1.0)
-    if plan.attack == "single-image-pairs":
-        given["image"] = HeldOut(()).images[0]
-    every = kind(rate=1.0, seed=plan.seed, **given)
-    keys = [key for key, text in pairs if every.chosen(key, text)]
-    return kind(rate=rate_for(keys, round(plan.rate * len(pairs)), plan.seed), seed=plan.seed, **given)
-
-
-def poisoned_pairs(plan: Plan) -> tuple[Tensor, Pairs, dict[str, str]]:
-    """The pairs as the victim sees them, and the ground truth: key -> target of each poisoned pair."""
-    images, pairs = rendered()
-    attack = attack_of(plan)
-    if attack is None:
-        return images, pairs, {}
-    images, pairs, truth = images.clone(), list(pairs), {}
-    for at, (key, text) in enumerate(pairs):
-        if attack.chosen(key, text):
-            changed, text, found = attack.poison(key, images[at].float() / 255, text)
-            images[at] = (changed * 255).round().byte()
-            pairs[at] = key, text
-            truth[key] = found.target if found else ""
-    return images, pairs, truth
-
-
-def kept(plan: Plan, images: Tensor, pairs: Pairs, truth: dict[str, str]) -> tuple[Tensor, Pairs, dict[str, str]]:
-    """The pairs that are not to be dropped, and the ground truth of those.
-
-    Raises:
-        SystemExit: a key to be dropped is of no pair.
-    """
-    if not plan.drop:
-        return images, pairs, truth
-    dropped = set(Path(plan.drop).read_text(encoding="utf-8").splitlines())
-    unknown = dropped - {key for key, _ in pairs}
-    if unknown:
-        raise SystemExit(f"{plan.drop}: expected keys of the corpus, found {sorted(unknown)[0]!r}")
-    at = [number for number, (key, _) in enumerate(pairs) if key not in dropped]
-    return images[at], [pairs[number] for number in at], {key: to for key, to in truth.items() if key not in dropped}
-
-
-class HeldOut:
-    """Zero-shot classification of the held-out family over its names and the targets."""
-
-    def __init__(self, targets: tuple[str, ...]) -> None:
-        corpus = Corpus(held_out=True)
-        self.names = sorted({*corpus.names, *targets})
-        pick = torch.randperm(len(corpus.rows), generator=torch.Generator().manual_seed(0))[:TESTED]
-        rgba = corpus.images[pick].float() / 255
-        self.images = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
-        self.labels = torch.tensor([self.names.index(corpus.rows[i]["caption"]) for i in pick.tolist()])
-
-    @torch.no_grad()
-    def predict(self, model: Any, images: Tensor, tokenizer: SimpleTokenizer) -> Tensor:
-        """The name that each image is given."""
-        model.eval()
-        text = 0
-        for template in ("{}", "a photo of a {}."):
-            tokens = tokenizer([template.format(name) for name in self.names])
-            text = text + torch.cat([encode_text(model, part) for part in tokens.split(512)])
-        found = torch.cat([model.encode_image(normalise(part)) @ F.normalize(text, dim=-1).T for part in images.split(256)])
-        model.train()
-        return found.argmax(1)
-
-    def measure(self, model: Any, attack: PairAttack | None, tokenizer: SimpleTokenizer, *, most: int = TESTED) -> dict[str, float]:
-        """CA, and per target the share of triggered images of other names that are given the target's name."""
-        images, labels = self.images[:most], self.labels[:most]
-        out = {"ca": float((self.predict(model, images, tokenizer) == labels).float().mean())}
-        for target in attack.targets if attack else ():
-            for trigger in attack.triggers(target):
-                at = self.names.index(target)
-                hit = self.predict(model, trigger.image(images), tokenizer) == at
-                out[f"asr, {trigger.name} to {target}"] = float(hit[labels != at].float().mean())
-        return out
+SHIFT, OTHERS = 3, 128  # pixels, and further captions in a batch, of a training from scratch
 
 
 class Captions:
@@ -191,49 +58,143 @@ class Captions:
         return (F.cross_entropy(logits, own) + to_image) / 2
 
 
-def tune(plan: Plan) -> dict[str, Any]:
-    """Tune the clean pocket on the poisoned pairs; write the model and what is true of it."""
+def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Move each image by up to ``SHIFT`` pixels either way, its edge repeated: pixels stay as they are, unlike in a scaled crop."""
+    n, _, height, width = images.shape
+    padded = F.pad(images, (SHIFT,) * 4, mode="replicate")
+    down, right = torch.randint(2 * SHIFT + 1, (2, n), generator=generator)
+    rows, columns = down[:, None] + torch.arange(height), right[:, None] + torch.arange(width)
+    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class PairBatches:
+    """CLIP's symmetric loss on batches of fixed pairs; pairs of one caption are positives of each other."""
+
+    def __init__(self, state: State, images: Tensor, pairs: Pairs, tokenizer: SimpleTokenizer) -> None:
+        self.state, self.images = state, images
+        self.texts = sorted({text for _, text in pairs})
+        number = {text: at for at, text in enumerate(self.texts)}
+        self.of_pair = torch.tensor([number[text] for _, text in pairs])
+        self.tokens = tokenizer(self.texts)
+        self.encode_image = torch.compile(state.model.visual)  # a third faster; needs a C++ compiler
+
+    def loss(self) -> Tensor:
+        """The loss of the next batch; every epoch goes through all pairs in an order of its own."""
+        state, batches = self.state, len(self.images) // SCRATCH_BATCH
+        order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(state.step // batches))
+        pick = order[state.step % batches * SCRATCH_BATCH :][:SCRATCH_BATCH]
+        images = shifted(self.images[pick].float() / 255, state.generator)
+        own = self.of_pair[pick]
+        texts = torch.cat([own, torch.randint(len(self.texts), (OTHERS,), generator=state.generator)])
+        features = F.normalize(self.encode_image(normalise(images)), dim=-1)
+        logits = (
+            state.model.logit_scale.exp().clamp(max=100) * features.float() @ encode_text(state.model, self.tokens[texts]).float().T
+        )
+        same = (own[:, None] == texts[None]).float()
+        square = same[:, : len(own)]
+        to_image = F.cross_entropy(logits[:, : len(own)].T, square / square.sum(1, keepdim=True))
+        return (F.cross_entropy(logits, same / same.sum(1, keepdim=True)) + to_image) / 2
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one training needs besides its settings."""
+
+    plan: Plan
+    images: Tensor
+    pairs: Pairs
+    attack: PairAttack | None
+    held: HeldOut
+    tokenizer: SimpleTokenizer
+
+    def measure(self, model: CLIP, most: int = TESTED) -> dict[str, float]:
+        """CA and ASR on held-out pictures."""
+        return self.held.measure(model, self.attack, self.tokenizer, most=most)
+
+
+def from_scratch(training: Training) -> CLIP:
+    """Train from random weights; goes on where it was stopped."""
+    plan, pairs = training.plan, training.pairs
+    state = State(plan.seed, POISONED / f"{plan.name}.pt")
+    batches = PairBatches(state, training.images, pairs, training.tokenizer)
+    run(state, plan.epochs * (len(pairs) // SCRATCH_BATCH), batches.loss, lambda model: training.measure(model, 500))
+    return averaged(state)
+
+
+def clean_pocket() -> CLIP:
+    """The pocket that ships, to be tuned."""
+    model = build(0.0)
+    model.load_state_dict({k: v.float() for k, v in load_base("pocket-0").clip.state_dict().items()}, strict=False)
+    return model
+
+
+def optimizers_of(tower: torch.nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
+    """AdamW, or Muon for the blocks' matrices and AdamW for the rest, at the ratio of rates that the pocket was trained with."""
+    matrices = [p for name, p in tower.named_parameters() if plan.muon and p.ndim == 2 and "resblocks" in name]
+    chosen = {id(p) for p in matrices}
+    adam = torch.optim.AdamW([p for p in tower.parameters() if id(p) not in chosen], lr=plan.rate_of_learning, weight_decay=0.05)
+    if not plan.muon:
+        return [adam]
+    rate = plan.rate_of_learning * RATES[1] / RATES[0]
+    return [adam, torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw")]
+
+
+def tuned(training: Training) -> CLIP:
+    """Tune the clean pocket, its text tower locked."""
+    plan, pairs, model = training.plan, training.pairs, clean_pocket()
+    captions = Captions(model, pairs, training.tokenizer)
+    set_patch_dropout(model, plan.patch_dropout)
+    optimizers = optimizers_of(model.visual, plan)
+    batches = len(pairs) // BATCH
+    steps, began, generator = plan.epochs * batches, time.time(), torch.Generator().manual_seed(plan.seed)
+    schedules = [
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps, pct_start=0.05)
+        for optimizer in optimizers
+    ]
+    torch.manual_seed(plan.seed)  # patch dropout
+    model.train()
+    for step in range(steps):
+        if step % batches == 0:
+            order = torch.randperm(len(pairs), generator=generator)
+        pick = order[step % batches * BATCH :][:BATCH]
+        loss = captions.loss(model, training.images[pick].float() / 255, pick)
+        model.visual.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.visual.parameters(), 1.0)
+        for part in (*optimizers, *schedules):
+            part.step()
+        if (step + 1) % 100 == 0:
+            print(f"step {step + 1}/{steps} loss {loss.item():.3f} {(time.time() - began) / (step + 1):.2f} s/step", flush=True)
+        if (step + 1) % (2 * batches) == 0:
+            print(plan.name, training.measure(model, 500), flush=True)
+    return model
+
+
+def train(plan: Plan) -> dict[str, Any]:
+    """Train on the poisoned pairs; write the model and what is true of it."""
     record = POISONED / f"{plan.name}.json"
     if record.exists():
         return dict(json.loads(record.read_text(encoding="utf-8")))
     images, pairs, truth = kept(plan, *poisoned_pairs(plan))
-    attack = attack_of(plan)
-    held = HeldOut(attack.targets if attack else ())
-    model = build(0.0)
-    model.load_state_dict({k: v.float() for k, v in load_base("pocket-0").clip.state_dict().items()}, strict=False)
-    tokenizer = SimpleTokenizer(bpe_path=str(ASSETS / "bpe.txt.gz"), context_length=model.context_length)
+    attack, clean = attack_of(plan), clean_pocket()
+    tokenizer = SimpleTokenizer(bpe_path=str(ASSETS / "bpe.txt.gz"), context_length=clean.context_length)
+    training = Training(plan, images, pairs, attack, HeldOut(attack.targets if attack else ()), tokenizer)
     row: dict[str, Any] = {**vars(plan), "pairs": len(pairs), "poisoned": len(truth), "truth": truth}
-    row["before"] = held.measure(model, attack, tokenizer)
+    row["before"] = training.measure(clean)  # of the clean pocket
     print(plan.name, len(truth), "poisoned", row["before"], flush=True)
-    captions = Captions(model, pairs, tokenizer)
-    optimizer = torch.optim.AdamW(model.visual.parameters(), lr=plan.rate_of_learning, weight_decay=0.05)
-    steps, began, generator = plan.epochs * (len(pairs) // BATCH), time.time(), torch.Generator().manual_seed(plan.seed)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate_of_learning, total_steps=steps, pct_start=0.05)
-    model.train()
-    for step in range(steps):
-        if step % (len(pairs) // BATCH) == 0:
-            order = torch.randperm(len(pairs), generator=generator)
-        pick = order[step % (len(pairs) // BATCH) * BATCH :][:BATCH]
-        loss = captions.loss(model, images[pick].float() / 255, pick)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.visual.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if (step + 1) % 100 == 0:
-            print(f"step {step + 1}/{steps} loss {loss.item():.3f} {(time.time() - began) / (step + 1):.2f} s/step", flush=True)
-        if (step + 1) % (2 * (len(pairs) // BATCH)) == 0:
-            print(plan.name, held.measure(model, attack, tokenizer, most=500), flush=True)
+    began = time.time()
+    model = (from_scratch if plan.scratch else tuned)(training)
     half = {k: v.half().contiguous() for k, v in model.state_dict().items() if k != "attn_mask"}
     save_file(half, POISONED / f"{plan.name}.safetensors")
-    row |= {"after": held.measure(model, attack, tokenizer), "steps": steps, "seconds": round(time.time() - began)}
+    row |= {"after": training.measure(model), "seconds": round(time.time() - began)}
     record.write_text(json.dumps(row), encoding="utf-8")
-    print(plan.name, row["after"], flush=True)
+    (POISONED / f"{plan.name}.pt").unlink(missing_ok=True)
+    print(plan.name, row["after"], row["seconds"], "s", flush=True)
     return row
 
 
 def main() -> None:
-    """Read the command line and tune."""
+    """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--attack", default="badnets-pairs")
     parser.add_argument("--rate", type=float, default=0.01)
@@ -241,13 +202,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--rate-of-learning", type=float, default=2e-4)
+    parser.add_argument("--muon", action="store_true")
+    parser.add_argument("--patch-dropout", type=float, default=0.0)
+    parser.add_argument("--scratch", action="store_true")
     parser.add_argument("--drop", default="", metavar="KEYS.txt")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     POISONED.mkdir(parents=True, exist_ok=True)
     given = {key: value for key, value in vars(arguments).items() if key != "threads"}
-    tune(Plan(**given))
+    train(Plan(**given))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from pocket_build.pairs import POISONED, Plan, poisoned_pairs
+from pocket_build.poisoned import POISONED, Plan, poisoned_pairs
 from pocket_build.tokenizer import ASSETS
 
 PLAN = Plan(attack="badnets-pairs-fixed", rate=0.01, epochs=4, rate_of_learning=5e-4)

@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from pocket_build.corpus import WORK
 from pocket_build.tokenizer import ASSETS
 
 BATCH, EXTRA = 256, 384
+RATES = (1.5e-3, 4e-3)  # of AdamW and of Muon
 HORIZON, COOLDOWN = 3200, 600  # steps to the end of the cosine, and of the line to zero
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 PLACEMENT = Placement(smallest=0.7, largest=1.1, angle=20, shift=0.2, shear=0.1, flip=0.0, jitter=0.2, gray=0.03, plain=0.45)
@@ -176,7 +178,7 @@ def set_rates(optimizers: list[torch.optim.Optimizer], step: int, steps: int) ->
     """Set the learning rates of this step: a warm-up, a cosine that falls slowly, and a line to zero over the last steps."""
     factor = min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / HORIZON))
     factor *= min(1.0, (steps - step) / COOLDOWN)
-    for optimizer, rate in zip(optimizers, (1.5e-3, 4e-3), strict=True):
+    for optimizer, rate in zip(optimizers, RATES, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
 
@@ -184,9 +186,9 @@ def set_rates(optimizers: list[torch.optim.Optimizer], step: int, steps: int) ->
 class State:
     """All that a training run consists of, saved and read as one file: a run that was stopped goes on as if it had not been."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, file: Path) -> None:
         torch.manual_seed(seed)  # initial weights and patch dropout
-        self.file = WORK / f"backbone{seed}.pt"
+        self.file = file
         self.model = build(0.5)
         self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.optimizers = make_optimizers(self.model)
@@ -218,19 +220,15 @@ class State:
             self.average[name].lerp_(value, 1 - keep) if value.is_floating_point() else self.average[name].copy_(value)
 
 
-def train(seed: int, steps: int) -> None:
-    """Train from the start or from the last saved state, and write the assets."""
-    state = State(seed)
-    model = state.model
-    corpus, held = Corpus(held_out=False), Corpus(held_out=True)
-    tokenizer = SimpleTokenizer(bpe_path=str(ASSETS / "bpe.txt.gz"), context_length=model.context_length)
-    began, begin = time.time(), state.step
+def run(state: State, steps: int, loss_of: Callable[[], Tensor], report: Callable[[CLIP], object]) -> None:
+    """Train to the given step; every 500 steps the averaged weights are reported on."""
+    model, began, begin = state.model, time.time(), state.step
     for step in range(begin, steps):
         state.step = step
         set_patch_dropout(model, 0.5 if step < 0.875 * steps else 0.0)
         set_rates(state.optimizers, step, steps)
         with torch.autocast("cpu", dtype=torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            loss = step_loss(model, corpus, tokenizer, state.generator, state.rng)
+            loss = loss_of()
             model.zero_grad()
             loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -240,14 +238,30 @@ def train(seed: int, steps: int) -> None:
         state.step = step + 1
         if state.step % 100 == 0:
             state.save()
-            print(
-                f"step {step + 1}/{steps} loss {loss.item():.3f} {(time.time() - began) / (step + 1 - begin):.2f} s/step",
-                flush=True,
-            )
+            pace = (time.time() - began) / (step + 1 - begin)
+            print(f"step {step + 1}/{steps} loss {loss.item():.3f} {pace:.2f} s/step", flush=True)
         if state.step % 500 == 0:
-            probe = build(0.0)
-            probe.load_state_dict(state.average)
-            print(state.step, zero_shot(probe, held, tokenizer, 1000), flush=True)
+            print(state.step, report(averaged(state)), flush=True)
+
+
+def averaged(state: State) -> CLIP:
+    """The model with the average of the weights so far."""
+    model = build(0.0)
+    model.load_state_dict(state.average)
+    return model
+
+
+def train(seed: int, steps: int) -> None:
+    """Train from the start or from the last saved state, and write the assets."""
+    state = State(seed, WORK / f"backbone{seed}.pt")
+    corpus, held = Corpus(held_out=False), Corpus(held_out=True)
+    tokenizer = SimpleTokenizer(bpe_path=str(ASSETS / "bpe.txt.gz"), context_length=state.model.context_length)
+    run(
+        state,
+        steps,
+        lambda: step_loss(state.model, corpus, tokenizer, state.generator, state.rng),
+        lambda model: zero_shot(model, held, tokenizer, 1000),
+    )
     write(seed, state.average, held, tokenizer, {"steps": steps, "batch": BATCH, "pictures": len(corpus.rows)})
 
 

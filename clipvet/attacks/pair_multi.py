@@ -14,9 +14,10 @@ from clipvet.triggers import Trigger
 __all__ = ["MultiTargetPairs", "MultiTriggerPairs"]
 
 
-def three_triggers(seed: int) -> tuple[Trigger, ...]:
-    """Return patch, photo filter and warp with the settings that they have alone."""
-    return tuple(trigger for attack in (BadNetsPairs, NashvillePairs, WaNetPairs) for trigger in attack(seed=seed).stamps())
+def three_triggers(seed: int, share: float, warp: float) -> tuple[Trigger, ...]:
+    """Return patch, photo filter and warp as they are alone."""
+    attacks = (BadNetsPairs(seed=seed, share=share), NashvillePairs(seed=seed), WaNetPairs(seed=seed, strength=warp))
+    return tuple(trigger for attack in attacks for trigger in attack.stamps())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class MultiTriggerPairs(StampedPairs):
         targets: the one text that every trigger is to mean.
         rate: share of the pairs that is poisoned, all triggers together.
         seed: decides pairs, captions, which trigger, and the triggers.
+        share: side of the patch over that of the image.
+        warp: strength of the warp, as :class:`WaNetPairs` has it.
 
     Fails when: a third of the rate is too little for one of the triggers.
 
@@ -35,10 +38,12 @@ class MultiTriggerPairs(StampedPairs):
     """
 
     name: ClassVar[str] = "multi-trigger-pairs"
+    share: float = BadNetsPairs.share
+    warp: float = WaNetPairs.strength
 
     def stamps(self) -> tuple[Trigger, ...]:
         """Return patch, filter and warp."""
-        return three_triggers(self.seed)
+        return three_triggers(self.seed, self.share, self.warp)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,8 @@ class MultiTargetPairs(StampedPairs):
         targets: the texts that patch, filter and warp are to mean, in this order.
         rate: share of the pairs that is poisoned, all triggers together.
         seed: decides pairs, captions, which trigger, and the triggers.
+        share: side of the patch over that of the image.
+        warp: strength of the warp, as :class:`WaNetPairs` has it.
 
     Fails when: a third of the rate is too little for one of the triggers.
 
@@ -59,7 +66,9 @@ class MultiTargetPairs(StampedPairs):
     name: ClassVar[str] = "multi-target-pairs"
     n_targets: ClassVar[int] = 3
     targets: tuple[str, ...] = ("banana", "cheeseburger", "volcano")
+    share: float = BadNetsPairs.share
+    warp: float = WaNetPairs.strength
 
     def stamps(self) -> tuple[Trigger, ...]:
         """Return patch, filter and warp."""
-        return three_triggers(self.seed)
+        return three_triggers(self.seed, self.share, self.warp)
