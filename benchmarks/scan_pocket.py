@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,7 @@ def official(found: PairFeatures, bad: np.ndarray, k: int) -> dict[str, Row]:
 
 def table(plan: Plan, row: Row) -> tuple[list[Row], Row]:
     """Rows of one poisoned pocket, and all its cells."""
+    torch.set_num_threads(1)
     asr = min(value for key, value in row["after"].items() if key != "ca")
     what = f"{plan.attack}, {row['poisoned']} of {row['pairs']:,} pairs"
     rows = [
@@ -150,17 +152,19 @@ def shown(what: str, cells: dict[str, Row], digits: int = 3) -> list[Row]:
 
 def main() -> None:
     """Score what is there and write the table."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    records = [json.loads(record.read_text(encoding="utf-8")) for record in sorted(POISONED.glob("*.json"))]
+    plans = [(plan_of(row), row) for row in records]
+    plans = [(plan, row) for plan, row in plans if plan.attack != "clean" and not plan.drop]
     rows: list[Row] = []
     cells: Row = {}
-    for record in sorted(POISONED.glob("*.json")):
-        row = json.loads(record.read_text(encoding="utf-8"))
-        plan = plan_of(row)
-        if plan.attack == "clean" or plan.drop:
-            continue
-        added, cells[plan.name] = table(plan, row)
-        rows += added
-        print("\n".join(f"{part['what']}: {part['measured']}" for part in added), flush=True)
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        for (plan, _), found in zip(plans, pool.map(table, *zip(*plans, strict=True)), strict=True):
+            added, cells[plan.name] = found
+            rows += added
+            print("\n".join(f"{part['what']}: {part['measured']}" for part in added), flush=True)
     document = {
         "title": "Poisoned pairs of the pocket corpus",
         "topic": "scan",
@@ -172,7 +176,8 @@ def main() -> None:
             f"of at least {TAKES:.0%} on held-out pictures among all held-out names; of one that does not, only its ASR is shown. "
             f"References are random samples of {REFERENCE:,} pairs; means over {SEEDS}. The published code compares each batch of "
             f"{REFERENCE:,} with itself.",
-            "Patches are as large as a token of the tower (8 of 64 px), as 16 of 224 px are for ViT-B/16.",
+            "Patches are as large as a token of the tower (8 of 64 px), as 16 of 224 px are for ViT-B/16; warps grow alike.",
+            "All were tuned for 3 to 8 epochs with Muon, half of the image's patches dropped, at one seed.",
             "k was set to ten times the poison in the reference after a look at the patch attack at 1 %, and dao+clip-gap was "
             "chosen among several ways to combine its two parts on the same attack.",
             "The second model, pocket-1, was trained on the clean corpus that these pairs come from, which flatters clip-gap and "

@@ -103,6 +103,15 @@ def test_a_fixed_patch_is_in_one_place() -> None:
     assert patch_corner(image, trigger.image(image[None])[0]) == (16, 26)
 
 
+@pytest.mark.parametrize("kind", [MultiTriggerPairs, MultiTargetPairs])
+def test_the_three_triggers_are_as_large_as_alone(kind: type[MultiTriggerPairs] | type[MultiTargetPairs]) -> None:
+    patch, _, warp = kind(share=0.25, warp=0.1).triggers()
+    assert patch.share == 0.25
+    (alone,) = WaNetPairs(strength=0.1).triggers()
+    assert torch.equal(warp.field, alone.field)
+    assert not torch.equal(warp.field, kind().triggers()[2].field)
+
+
 def test_three_triggers_take_turns() -> None:
     image = torch.full((3, 16, 16), 0.5)
     one, three = MultiTriggerPairs(rate=1.0, targets=("cat",)), MultiTargetPairs(rate=1.0, targets=("cat", "dog", "bird"))
