@@ -177,7 +177,6 @@ def main() -> None:
             f"References are random samples of {REFERENCE:,} pairs; means over {SEEDS}. The published code compares each batch of "
             f"{REFERENCE:,} with itself.",
             "Patches are as large as a token of the tower (8 of 64 px), as 16 of 224 px are for ViT-B/16; warps grow alike.",
-            "All were tuned for 3 to 8 epochs with Muon, half of the image's patches dropped, at one seed.",
             "k was set to ten times the poison in the reference after a look at the patch attack at 1 %, and dao+clip-gap was "
             "chosen among several ways to combine its two parts on the same attack.",
             "The second model, pocket-1, was trained on the clean corpus that these pairs come from, which flatters clip-gap and "

@@ -39,9 +39,9 @@ are tested at the size of ViT-B/16 with random weights, against oracles of their
 and nothing about how well a search finds a backdoor there. Times and memory at that size were measured with random weights too.
 Nothing was run on a GPU. Backdoored deliveries of both zoos are VPT and IVLP prompts, and one of MaPLe; of CoCoOp, CoOp and MaPLe
 one each was searched outside of them. Backdoors in whole models were not searched for in any number below. Repairs were measured on
-a few of the zoo's deliveries, on some of which their settings were chosen. Scans were measured on one poisoned corpus of drawn
-pictures whose attack took; of the other attacks on pairs only their ASR is known, and it was too low. What a scan of millions of
-pairs would take was worked out and not run.
+a few of the zoo's deliveries, on some of which their settings were chosen. Scans were measured on a few poisoned
+corpora of drawn pictures whose attack took, most of their figures on one; of other attacks on pairs only their ASR is known,
+and it was too low. What a scan of millions of pairs would take was worked out and not run.
 """
 NOTHING = "\nThere are no results in this checkout yet.\n"
 
