@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from benchmarks.inspect_zoo import RESULTS, provenance
-from benchmarks.scan_pocket import REFERENCE, SEEDS, TAKES, WITH_TRUSTED, both_models, score_all
+from benchmarks.scan_pocket import REFERENCE, SEEDS, TAKES, WITH_TRUSTED, both_models, poisoned_pockets, score_all
 from clipvet.scan.base import PairFeatures
-from pocket_build.poisoned import POISONED, plan_of
+from pocket_build.poisoned import plan_of
 
 FILE = RESULTS / "scan_attacks.json"
 ALONE: tuple[tuple[str, dict[str, Any]], ...] = (("dao", {"k": 205}), ("slof", {"k": 205}), ("clip-score", {}))
@@ -81,9 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
     runs: list[Row] = json.loads(FILE.read_text(encoding="utf-8"))["runs"] if FILE.exists() else []
     done = {run["name"] for run in runs}
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(POISONED.glob("*.json"))]
-    plans = [(plan_of(record), record) for record in records]
-    todo = [record for plan, record in plans if plan.attack != "clean" and not plan.drop and plan.name not in done]
+    todo = [record for plan, record in poisoned_pockets() if plan.name not in done]
     with ProcessPoolExecutor(arguments.workers) as pool:
         for run in pool.map(measured, todo):
             runs.append(run)

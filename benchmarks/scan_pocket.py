@@ -150,14 +150,19 @@ def shown(what: str, cells: dict[str, Row], digits: int = 3) -> list[Row]:
     ]
 
 
+def poisoned_pockets() -> list[tuple[Plan, Row]]:
+    """Plan and record of every pocket that was trained on poisoned pairs, none taken out."""
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(POISONED.glob("*.json"))]
+    plans = [(plan_of(record), record) for record in records]
+    return [(plan, record) for plan, record in plans if plan.attack != "clean" and not plan.drop]
+
+
 def main() -> None:
     """Score what is there and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    records = [json.loads(record.read_text(encoding="utf-8")) for record in sorted(POISONED.glob("*.json"))]
-    plans = [(plan_of(row), row) for row in records]
-    plans = [(plan, row) for plan, row in plans if plan.attack != "clean" and not plan.drop]
+    plans = poisoned_pockets()
     rows: list[Row] = []
     cells: Row = {}
     with ProcessPoolExecutor(arguments.workers) as pool:

@@ -76,7 +76,7 @@ class PairBatches:
         number = {text: at for at, text in enumerate(self.texts)}
         self.of_pair = torch.tensor([number[text] for _, text in pairs])
         self.tokens = tokenizer(self.texts)
-        self.encode_image = torch.compile(state.model.visual)  # a third faster; needs a C++ compiler
+        self.encode_image = torch.compile(state.model.visual)  # faster; needs a C++ compiler
 
     def loss(self) -> Tensor:
         """The loss of the next batch; every epoch goes through all pairs in an order of its own."""

@@ -81,8 +81,10 @@ def attack_of(plan: Plan) -> PairAttack | None:
     given: dict[str, Any] = {"targets": tuple(plan.target.split(","))} if plan.target else {}
     if "share" in kind.__dataclass_fields__:
         given["share"] = PATCH
-    for field in {"warp"} & kind.__dataclass_fields__.keys() or ({"strength"} if kind is WaNetPairs else ()):
-        given[field] = WARP
+    if "warp" in kind.__dataclass_fields__:
+        given["warp"] = WARP
+    if kind is WaNetPairs:
+        given["strength"] = WARP
     if plan.attack.endswith("-fixed"):
         given["place"] = (1.0, 1.0)
     if plan.attack == "single-image-pairs":
