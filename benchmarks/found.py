@@ -3,7 +3,7 @@
     python -m pocket_build.icons
     python -m benchmarks.found
 
-Scans both with the command line (``pocket-0``, default options, and ``clip-score`` beside ``dao``) in ``pocket_build/work/found``,
+Scans both with the command line (``pocket-0``, ranked by ``dao``, and ``clip-score`` beside it) in ``pocket_build/work/found``,
 which keeps the features, and writes ``benchmarks/results/found.json``, ``docs/found.md`` and its pictures. What the worst and some
 random pairs really are was judged by eye: the judgements stand in ``found.json`` by list and key and are kept when this runs again;
 a pair that was never looked at is ``not judged``.
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 FOUND = WORK / "found"
 LISTED = 100
 CORPORA = {"corpus": (WORK / "corpus_pairs", "the pocket's corpus"), "icons": (ICONS, "icon collections")}
-LISTS = {"dao": "the worst by dao, the default", "clip-score": "the worst by clip-score", "random": "drawn at random"}
+LISTS = {"dao": "the worst by dao", "clip-score": "the worst by clip-score", "random": "drawn at random"}
 NOTES = [
     "Nothing was planted in either. The pocket was trained on the first corpus and on none of the icons, so that its features of "
     "those are out of its domain. Icons are drawn at their first frame, and no blank one is left out.",

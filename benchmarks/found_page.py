@@ -31,7 +31,7 @@ python -m benchmarks.found       # clipvet scan on both, this page and its pictu
 ```
 
 Both are scanned with `pocket-0`, which was trained on the first set and on none of the second: about icons its features are a
-stranger's. `--scorer dao,clip-score` ranks and flags by `dao`, as the default does, and puts `clip-score` beside it. The numbers
+stranger's. `--scorer dao,clip-score` ranks and flags by `dao` and puts `clip-score` beside it. The numbers
 come from [`found.json`](../benchmarks/results/found.json), where every judgement stands with its key.
 """
 JUDGED = """

@@ -1,10 +1,11 @@
-"""Poisoned pairs of the pocket corpus: how well does each scorer find them?
+"""Poisoned pairs of the pocket corpus, attack by attack: how well does each scorer find them?
 
-    python -m benchmarks.scan_pocket
+    python -m benchmarks.scan_pocket [--workers 2]
 
 Takes every poisoned pocket that ``pocket_build.pairs`` made, computes the features of all its training pairs (with the poisoned
-model, and with a clean one that never saw them), scores them, and compares with what was planted. Writes
-``benchmarks/results/scan_pocket.json``. Features stay in ``pocket_build/work/poisoned``.
+model, and with a clean one that never saw them), scores them, and compares with what was planted. Features stay in
+``pocket_build/work/poisoned``. Resumable: what ``benchmarks/results/scan_pocket.json`` holds is kept; it is written after each
+attack.
 """
 
 from __future__ import annotations
@@ -24,22 +25,33 @@ from clipvet.models.bases import load_base
 from clipvet.scan import SCORERS
 from clipvet.scan.base import PairFeatures
 from clipvet.scan.official_code import official_dao, official_slof
+from clipvet.scan.options import neighbours_for
 from pocket_build.poisoned import POISONED, Plan, plan_of, poisoned_pairs
 
 Row = dict[str, Any]
-REFERENCE = 2048
+REFERENCE, BATCH = 8192, 2048  # as clipvet scan has it, and as published
+K = neighbours_for(0.01 * REFERENCE)
 SEEDS = 2  # samples that serve as the reference, in turn
 TAKES = 0.8  # ASR from which an attack counts
-WANTED: tuple[tuple[str, dict[str, Any]], ...] = (  # k = 205 is the default: ten times the poison that the reference may hold
-    ("dao", {"k": 205}),
-    ("slof", {"k": 205}),
-    ("dao", {"k": 16}),
-    ("slof", {"k": 16}),
-    ("k-distance", {"k": 205}),
-    ("lid", {"k": 205}),
+FILE = RESULTS / "scan_pocket.json"
+ALONE: tuple[tuple[str, dict[str, Any]], ...] = (
+    *((name, {"k": K}) for name in ("slof-dense", "dao", "slof", "k-distance", "lid")),
+    ("isolation-forest", {}),
     ("clip-score", {}),
 )
-WITH_TRUSTED: tuple[tuple[str, dict[str, Any]], ...] = (("clip-gap", {}), ("dao+clip-gap", {"k": 205}))  # of two models
+ANOTHER = (*ALONE[:3], ALONE[-1])
+WITH_TRUSTED: tuple[tuple[str, dict[str, Any]], ...] = (("clip-gap", {}), ("slof-dense+clip-gap", {"k": K}))  # of two models
+SOURCES = {
+    "itself": "by the model trained on them",
+    "pocket-1": "by another, clean model",
+    "both": "by both models",
+}
+REPORTED = {
+    "badnets-pairs": {
+        "reported": "dao, k = 16, batches of 128: 1.000 (4 poisoned among 49,950 images, RN50)",
+        "source": "Huang et al., ICLR 2025, their example notebook",
+    }
+}
 
 
 def tuned(name: str) -> ClipModel:
@@ -93,7 +105,7 @@ def averaged(rows: list[Row]) -> Row:
     return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} | {"worst_auroc": min(row["auroc"] for row in rows)}
 
 
-def score_all(found: PairFeatures, bad: np.ndarray, wanted: tuple[tuple[str, dict[str, Any]], ...] = WANTED) -> dict[str, Row]:
+def score_all(found: PairFeatures, bad: np.ndarray, wanted: tuple[tuple[str, dict[str, Any]], ...]) -> dict[str, Row]:
     """Scorers against several random references."""
     out: dict[str, list[Row]] = {}
     for seed in range(SEEDS):
@@ -112,42 +124,75 @@ def official(found: PairFeatures, bad: np.ndarray, k: int) -> dict[str, Row]:
     out: dict[str, Row] = {}
     for name, function in (("dao, published code, k = 16", official_dao), ("slof, published code, k = 16", official_slof)):
         scores = np.zeros(len(found), np.float32)
-        for part in order.split(REFERENCE):
+        for part in order.split(BATCH):
             if len(part) > k + 1:
                 scores[part.numpy()] = np.nan_to_num(function(found.image[part], k).numpy(), nan=1000.0, posinf=1000.0)
         out[name] = judged(scores, bad)
     return out
 
 
-def table(plan: Plan, row: Row) -> tuple[list[Row], Row]:
-    """Rows of one poisoned pocket, and all its cells."""
+def measured(record: Row) -> Row:
+    """What is true of one poisoned pocket, and what the scorers make of its pairs where the attack took."""
     torch.set_num_threads(1)
-    asr = min(value for key, value in row["after"].items() if key != "ca")
-    what = f"{plan.attack}, {row['poisoned']} of {row['pairs']:,} pairs"
-    rows = [
-        {"what": f"{what}: ASR; CA before and after", "measured": f"{asr:.1%}; {row['before']['ca']:.1%}, {row['after']['ca']:.1%}"}
-    ]
-    cells: Row = {"asr": asr, "counts": asr >= TAKES}
-    for extractor, words in (("itself", "features of the model trained on them"), ("pocket-1", "features of another, clean model")):
-        if asr < TAKES:
-            continue
-        found, bad = features(plan, extractor)
-        cells[extractor] = {**score_all(found, bad), **official(found, bad, 16)}
-        rows += shown(f"{what}, {words}", cells[extractor])
-    if asr >= TAKES:
+    plan = plan_of(record)
+    row: Row = {"name": plan.name, "settings": vars(plan), **{key: record[key] for key in ("pairs", "poisoned", "before", "after")}}
+    row["asr"] = min(value for key, value in record["after"].items() if key != "ca")
+    if row["asr"] >= TAKES:
         both, bad = both_models(plan)
-        cells["itself, with pocket-1 as the trusted model"] = score_all(both, bad, WITH_TRUSTED)
-        rows += shown(f"{what}, features of both models", cells["itself, with pocket-1 as the trusted model"], digits=4)
-    return rows, cells
+        assert both.trusted is not None
+        own = PairFeatures(ids=both.ids, image=both.image, text=both.text)
+        row["cells"] = {
+            "itself": score_all(own, bad, ALONE) | official(own, bad, 16),
+            "pocket-1": score_all(both.trusted, bad, ANOTHER),
+            "both": score_all(both, bad, WITH_TRUSTED),
+        }
+    return row
 
 
-def shown(what: str, cells: dict[str, Row], digits: int = 3) -> list[Row]:
-    """Rows of the table, one per scorer; more digits where three would say 1.000."""
-    ends = "AUROC; clean flagged where 95 % of the poisoned are"
-    return [
-        {"what": f"{what}, {name}: {ends}", "measured": f"{cell['auroc']:.{digits}f}; {cell['fpr95']:.{digits - 2}%}"}
-        for name, cell in cells.items()
-    ]
+def table(runs: list[Row]) -> list[Row]:
+    """Rows of the documentation."""
+    out: list[Row] = []
+    for run in runs:
+        attack, scratch = run["settings"]["attack"], run["settings"]["scratch"]
+        what = f"{attack}, {'from scratch, ' if scratch else ''}{run['poisoned']} of {run['pairs']:,} pairs"
+        rates = [f"{value:.1%}" for key, value in run["after"].items() if key != "ca"]
+        ca = f"{run['after']['ca']:.1%}" if scratch else f"{run['before']['ca']:.1%}, {run['after']['ca']:.1%}"
+        out.append({"what": f"{what}: ASR; CA{'' if scratch else ' before and after'}", "measured": f"{', '.join(rates)}; {ca}"})
+        for source, words in SOURCES.items():
+            if cells := run.get("cells", {}).get(source):
+                said = "; ".join(f"{name}: {cell['auroc']:.4f}, {cell['fpr95']:.2%}" for name, cell in cells.items())
+                reported = REPORTED[attack] if source == "itself" and attack in REPORTED else {}
+                out.append({"what": f"{what}, features {words}", "measured": said, **reported})
+    return out
+
+
+def document(runs: list[Row]) -> Row:
+    """The results file."""
+    return {
+        "title": "Poisoned pairs of the pocket corpus, attack by attack",
+        "topic": "scan",
+        "command": "python -m benchmarks.scan_pocket",
+        "machine": provenance()["machine"],
+        "rows": table(runs),
+        "notes": [
+            "Of each scorer: AUROC, and the share of clean pairs flagged where 95 % of the poisoned are. Pockets were trained from "
+            "random weights on the pocket corpus with some pairs poisoned (16 or 24 epochs), or the clean pocket was tuned on it, "
+            "its text tower locked and half of the image's patches dropped; one seed. An attack counts where each of its triggers "
+            f"has an ASR of at least {TAKES:.0%} on held-out pictures among all held-out names; others show ASR and CA alone.",
+            f"References are random samples of {REFERENCE:,} pairs; means over {SEEDS}. The published code compares each batch of "
+            f"{BATCH:,} with itself.",
+            "Patches are as large as a token of the tower (8 of 64 px), as 16 of 224 px are for ViT-B/16; warps grow alike. -fixed "
+            "is a patch in the corner, and without it a random place; -fine is a warp that moves every pixel by itself, as in the "
+            "published code for poisoned pairs, and without it a smooth one, as in WaNet. A single image stands in the place of "
+            "others: it has no trigger.",
+            "slof-dense was made, and its share of neighbours, the size of the reference and k for it chosen, on the patches, SIG, "
+            "the single image and Blended with tuned pockets, and on the patch from scratch; the other rows had no part in it.",
+            "The second model, pocket-1, was trained on the clean corpus that these pairs come from, which flatters clip-gap and "
+            "slof-dense+clip-gap: a stranger's model knows the data less.",
+        ],
+        "runs": runs,
+        "provenance": provenance(),
+    }
 
 
 def poisoned_pockets() -> list[tuple[Plan, Row]]:
@@ -158,39 +203,18 @@ def poisoned_pockets() -> list[tuple[Plan, Row]]:
 
 
 def main() -> None:
-    """Score what is there and write the table."""
+    """Measure what is missing, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    plans = poisoned_pockets()
-    rows: list[Row] = []
-    cells: Row = {}
+    runs: list[Row] = json.loads(FILE.read_text(encoding="utf-8")).get("runs", []) if FILE.exists() else []
+    done = {run["name"] for run in runs}
+    todo = [record for plan, record in poisoned_pockets() if plan.name not in done]
     with ProcessPoolExecutor(arguments.workers) as pool:
-        for (plan, _), found in zip(plans, pool.map(table, *zip(*plans, strict=True)), strict=True):
-            added, cells[plan.name] = found
-            rows += added
-            print("\n".join(f"{part['what']}: {part['measured']}" for part in added), flush=True)
-    document = {
-        "title": "Poisoned pairs of the pocket corpus",
-        "topic": "scan",
-        "command": "python -m benchmarks.scan_pocket",
-        "machine": provenance()["machine"],
-        "rows": rows,
-        "notes": [
-            "The pocket was tuned on its own corpus with some pairs poisoned, the text tower locked. An attack counts with an ASR "
-            f"of at least {TAKES:.0%} on held-out pictures among all held-out names; of one that does not, only its ASR is shown. "
-            f"References are random samples of {REFERENCE:,} pairs; means over {SEEDS}. The published code compares each batch of "
-            f"{REFERENCE:,} with itself.",
-            "Patches are as large as a token of the tower (8 of 64 px), as 16 of 224 px are for ViT-B/16; warps grow alike.",
-            "k was set to ten times the poison in the reference after a look at the patch attack at 1 %, and dao+clip-gap was "
-            "chosen among several ways to combine its two parts on the same attack.",
-            "The second model, pocket-1, was trained on the clean corpus that these pairs come from, which flatters clip-gap and "
-            "dao+clip-gap: a stranger's model knows the data less.",
-        ],
-        "cells": cells,
-        "provenance": provenance(),
-    }
-    (RESULTS / "scan_pocket.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        for run in pool.map(measured, todo):
+            runs = sorted([*runs, run], key=lambda found: str(found["name"]))
+            FILE.write_text(json.dumps(document(runs), indent=1) + "\n", encoding="utf-8")
+            print(json.dumps(table([run]), indent=1), flush=True)
 
 
 if __name__ == "__main__":

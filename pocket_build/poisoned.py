@@ -23,6 +23,7 @@ POISONED = WORK / "poisoned"
 TESTED = 1500  # held-out pictures for ASR and CA
 PATCH = 8 / 64  # as large as one token of the tower, which 16 px of 224 are for ViT-B/16
 WARP = PATCH / (16 / 224) / 64  # WaNet's displacement, enlarged alike: the same share of a token
+FINE = 64  # points along a side of a warp that moves every pixel by itself, as Huang et al.'s code does
 Pairs = list[tuple[str, str]]
 
 
@@ -77,7 +78,7 @@ def attack_of(plan: Plan) -> PairAttack | None:
     if plan.attack == "clean":
         return None
     _, pairs = rendered()
-    kind = PAIR_ATTACKS[plan.attack.removesuffix("-fixed")]
+    kind = PAIR_ATTACKS[plan.attack.removesuffix("-fixed").removesuffix("-fine")]
     given: dict[str, Any] = {"targets": tuple(plan.target.split(","))} if plan.target else {}
     if "share" in kind.__dataclass_fields__:
         given["share"] = PATCH
@@ -85,6 +86,8 @@ def attack_of(plan: Plan) -> PairAttack | None:
         given["warp"] = WARP
     if kind is WaNetPairs:
         given["strength"] = WARP
+    if plan.attack.endswith("-fine"):
+        given["cells"] = FINE
     if plan.attack.endswith("-fixed"):
         given["place"] = (1.0, 1.0)
     if plan.attack == "single-image-pairs":

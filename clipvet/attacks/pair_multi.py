@@ -14,9 +14,10 @@ from clipvet.triggers import Trigger
 __all__ = ["MultiTargetPairs", "MultiTriggerPairs"]
 
 
-def three_triggers(seed: int, share: float, warp: float) -> tuple[Trigger, ...]:
+def three_triggers(seed: int, share: float, warp: float, cells: int) -> tuple[Trigger, ...]:
     """Return patch, photo filter and warp as they are alone."""
-    attacks = (BadNetsPairs(seed=seed, share=share), NashvillePairs(seed=seed), WaNetPairs(seed=seed, strength=warp))
+    warped = WaNetPairs(seed=seed, strength=warp, cells=cells)
+    attacks = (BadNetsPairs(seed=seed, share=share), NashvillePairs(seed=seed), warped)
     return tuple(trigger for attack in attacks for trigger in attack.stamps())
 
 
@@ -30,6 +31,7 @@ class MultiTriggerPairs(StampedPairs):
         seed: decides pairs, captions, which trigger, and the triggers.
         share: side of the patch over that of the image.
         warp: strength of the warp, as :class:`WaNetPairs` has it.
+        cells: control points of the warp along a side.
 
     Fails when: a third of the rate is too little for one of the triggers.
 
@@ -40,10 +42,11 @@ class MultiTriggerPairs(StampedPairs):
     name: ClassVar[str] = "multi-trigger-pairs"
     share: float = BadNetsPairs.share
     warp: float = WaNetPairs.strength
+    cells: int = WaNetPairs.cells
 
     def stamps(self) -> tuple[Trigger, ...]:
         """Return patch, filter and warp."""
-        return three_triggers(self.seed, self.share, self.warp)
+        return three_triggers(self.seed, self.share, self.warp, self.cells)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,7 @@ class MultiTargetPairs(StampedPairs):
         seed: decides pairs, captions, which trigger, and the triggers.
         share: side of the patch over that of the image.
         warp: strength of the warp, as :class:`WaNetPairs` has it.
+        cells: control points of the warp along a side.
 
     Fails when: a third of the rate is too little for one of the triggers.
 
@@ -68,7 +72,8 @@ class MultiTargetPairs(StampedPairs):
     targets: tuple[str, ...] = ("banana", "cheeseburger", "volcano")
     share: float = BadNetsPairs.share
     warp: float = WaNetPairs.strength
+    cells: int = WaNetPairs.cells
 
     def stamps(self) -> tuple[Trigger, ...]:
         """Return patch, filter and warp."""
-        return three_triggers(self.seed, self.share, self.warp)
+        return three_triggers(self.seed, self.share, self.warp, self.cells)

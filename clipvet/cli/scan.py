@@ -66,19 +66,20 @@ def scan(  # one parameter per option: typer reads them from the signature
     scorer: Annotated[
         str | None,
         typer.Option(
-            metavar="a,b", help="Scorers; the first one ranks and flags.  [default: dao; with --trusted-model dao+clip-gap]"
+            metavar="a,b",
+            help="Scorers; the first one ranks and flags.  [default: slof-dense; with --trusted-model slof-dense+clip-gap]",
         ),
     ] = None,
     preset: Annotated[
         str, typer.Option(help="default, or official-code: SLOF and DAO with the published code's slips.")
     ] = "default",
     k: Annotated[
-        int | None, typer.Option(min=2, help="Neighbours.  [default: ten times the poison the reference may hold]")
+        int | None, typer.Option(min=2, help="Neighbours.  [default: 4.5 times the poison the reference may hold]")
     ] = None,
     features: Annotated[
         str | None, typer.Option(metavar="image|text|both", help="Features that are compared.  [default: image]")
     ] = None,
-    reference: Annotated[int, typer.Option(min=1, help="Pairs in the random sample that all are compared with.")] = 2048,
+    reference: Annotated[int, typer.Option(min=1, help="Pairs in the random sample that all are compared with.")] = 8192,
     batches: Annotated[bool, typer.Option("--batches", help="Compare in batches of 2,048 drawn from it, as published.")] = False,
     clean: Annotated[
         list[str] | None, typer.Option(metavar="PAIRS", help="A trusted set: it is the reference and sets the threshold.")

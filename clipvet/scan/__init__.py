@@ -5,11 +5,12 @@ from clipvet.scan.clip_gap import ClipGap
 from clipvet.scan.clip_score import ClipScore
 from clipvet.scan.cognitive_distillation import CognitiveDistillation
 from clipvet.scan.dao import Dao
-from clipvet.scan.dao_clip_gap import DaoClipGap
 from clipvet.scan.isolation_forest import IsolationForest
 from clipvet.scan.k_distance import KDistance
 from clipvet.scan.lid import Lid
 from clipvet.scan.slof import Slof
+from clipvet.scan.slof_dense import SlofDense
+from clipvet.scan.slof_dense_clip_gap import SlofDenseClipGap
 
 __all__ = [
     "ALL_SCORERS",
@@ -20,18 +21,19 @@ __all__ = [
     "ClipScore",
     "CognitiveDistillation",
     "Dao",
-    "DaoClipGap",
     "IsolationForest",
     "KDistance",
     "Lid",
     "PairScorer",
     "PixelScorer",
     "Slof",
+    "SlofDense",
+    "SlofDenseClipGap",
 ]
 
-TRUSTED_SCORERS: dict[str, type[PairScorer]] = {cls.name: cls for cls in (DaoClipGap, ClipGap)}  # of two models' features
+TRUSTED_SCORERS: dict[str, type[PairScorer]] = {cls.name: cls for cls in (SlofDenseClipGap, ClipGap)}  # of two models' features
 SCORERS: dict[str, type[PairScorer]] = {
-    **{cls.name: cls for cls in (Dao, Slof, KDistance, Lid, IsolationForest, ClipScore)},
+    **{cls.name: cls for cls in (SlofDense, Dao, Slof, KDistance, Lid, IsolationForest, ClipScore)},
     **TRUSTED_SCORERS,
 }
 PIXEL_SCORERS: dict[str, type[PixelScorer]] = {cls.name: cls for cls in (CognitiveDistillation,)}

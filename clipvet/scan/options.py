@@ -12,14 +12,14 @@ from clipvet.scan import ALL_SCORERS, PIXEL_SCORERS, SCORERS, TRUSTED_SCORERS
 from clipvet.scan.base import PairScorer, PixelScorer
 from clipvet.scan.official_code import OFFICIAL
 
-__all__ = ["ScanOptions", "build_scorers"]
+__all__ = ["ScanOptions", "build_scorers", "neighbours_for"]
 
 PRESETS = ("default", "official-code")
 BATCH = 2048  # pairs in a batch of the published method
-MARGIN = 10  # neighbours per poisoned pair of one kind that the reference may hold; measured in benchmarks/scan_pocket.py
+MARGIN = 4.5  # neighbours per poisoned pair of one kind that the reference may hold; measured in benchmarks/scan_pocket.py
 ENGINES = ("local", "ray")
-DEFAULT = ("dao",)
-DEFAULT_OF_TWO = ("dao+clip-gap", "dao", "clip-gap")  # with a trusted model; the parts stand beside their sum
+DEFAULT = {"default": ("slof-dense",), "official-code": ("dao",)}
+DEFAULT_OF_TWO = ("slof-dense+clip-gap", "slof-dense", "clip-gap")  # with a trusted model; the parts stand beside their sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,11 @@ class ScanOptions:
         model: the CLIP that encodes the pairs, as :func:`clipvet.models.bases.load_base` reads it; None where the source holds
             features.
         trusted_model: a CLIP, read likewise, that was not trained on the pairs, for scorers that compare two models; None for none.
-        scorers: names out of :data:`clipvet.scan.ALL_SCORERS`; the first one ranks and flags. Empty for ``dao``, or with a trusted
-            model ``dao+clip-gap`` and its parts.
+        scorers: names out of :data:`clipvet.scan.ALL_SCORERS`; the first one ranks and flags. Empty for ``slof-dense``, or with
+            a trusted model ``slof-dense+clip-gap`` and its parts; ``dao`` with the preset of the published code.
         preset: ``default``, or ``official-code`` for SLOF and DAO as the published code computes them, each batch of 2,048 among
             itself.
-        k: neighbours; None for ten times the poisoned pairs of one kind that the reference may hold, and at least what a scorer
+        k: neighbours; None for 4.5 times the poisoned pairs of one kind that the reference may hold, and at least what a scorer
             has by default.
         modality: features that neighbourhood scorers compare: image, text or both; None for their default.
         reference: pairs in the random sample that pairs are compared with.
@@ -69,7 +69,7 @@ class ScanOptions:
     preset: str = "default"
     k: int | None = None
     modality: str | None = None
-    reference: int = 2048
+    reference: int = 8192
     batches: bool = False
     clean: tuple[str, ...] = ()
     flag_rate: float = 0.01
@@ -103,12 +103,12 @@ class ScanOptions:
             )
         if self.k is None and self.poison_rate * MARGIN >= 1 and not self.clean:
             raise UsageError(
-                f"expected a poison rate below {1 / MARGIN:g}, got {self.poison_rate:g}: so much of one kind is no outlier in the "
-                "data; give a trusted set with --clean, or a --k of your own"
+                f"expected a poison rate below {1 / MARGIN:.2g}, got {self.poison_rate:g}: so much of one kind is no outlier in "
+                "the data; give a trusted set with --clean, or a --k of your own"
             )
         if not self.scorers:
             two = self.trusted_model is not None and self.preset == "default"
-            object.__setattr__(self, "scorers", DEFAULT_OF_TWO if two else DEFAULT)
+            object.__setattr__(self, "scorers", DEFAULT_OF_TWO if two else DEFAULT[self.preset])
         build_scorers(self)
         _check_trusted(self)
 
@@ -121,6 +121,14 @@ class ScanOptions:
     def poison_expected(self) -> float:
         """Poisoned pairs of one kind that these hold at most, if the rate is as stated; a trusted set holds none."""
         return 0.0 if self.clean else self.poison_rate * self.compared
+
+
+def neighbours_for(expected: float) -> int:
+    """How many neighbours to look at where a random reference holds so many poisoned pairs of one kind on average.
+
+    A few times what it may hold by chance: the mean and three standard deviations (Poisson).
+    """
+    return math.ceil(MARGIN * (expected + 3 * math.sqrt(expected)))
 
 
 def _check_trusted(options: ScanOptions) -> None:
@@ -165,5 +173,5 @@ def _settings(scorer: Any, options: ScanOptions) -> dict[str, Any]:
     known: dict[str, Any] = {field.name: field.default for field in fields(scorer)}
     stated: dict[str, Any] = {"k": options.k, "modality": options.modality, "seed": options.seed}
     if options.k is None and "k" in known and options.preset == "default":
-        stated["k"] = max(known["k"], math.ceil(MARGIN * options.poison_expected))
+        stated["k"] = max(known["k"], neighbours_for(options.poison_expected))
     return {key: value for key, value in stated.items() if key in known and value is not None}

@@ -17,7 +17,7 @@ from clipvet.metrics import flaggable
 from clipvet.models.base import ClipModel
 from clipvet.scan.merge import MOST, Suspects
 from clipvet.scan.oddities import Oddity, oddity_warnings
-from clipvet.scan.options import ScanOptions, build_scorers
+from clipvet.scan.options import BATCH, ScanOptions, build_scorers
 from clipvet.scan.reference import Reference
 from clipvet.scan.shown import GROUPS, shown_pairs
 from clipvet.scan.store import Store, read_table
@@ -187,7 +187,7 @@ def _warnings(s: Scanned) -> tuple[str, ...]:
             f"k = {s.k} does not exceed the {expected:.0f} poisoned pairs that a reference of {s.options.compared:,} holds at a "
             f"poison rate of {s.options.poison_rate:g}: they would be each other's neighbours; raise --k or lower --reference"
         )
-    if s.k and s.options.reference < s.asked:
+    if s.k and s.options.reference < min(s.asked, BATCH):
         found.append(f"the reference holds {s.options.reference:,} pairs and not the {s.asked:,} asked for: there are no more")
     if s.flaggable < s.options.least_group:
         found.append(_too_few(s))

@@ -105,9 +105,9 @@ def test_a_fixed_patch_is_in_one_place() -> None:
 
 @pytest.mark.parametrize("kind", [MultiTriggerPairs, MultiTargetPairs])
 def test_the_three_triggers_are_as_large_as_alone(kind: type[MultiTriggerPairs] | type[MultiTargetPairs]) -> None:
-    patch, _, warp = kind(share=0.25, warp=0.1).triggers()
+    patch, _, warp = kind(share=0.25, warp=0.1, cells=9).triggers()
     assert patch.share == 0.25
-    (alone,) = WaNetPairs(strength=0.1).triggers()
+    (alone,) = WaNetPairs(strength=0.1, cells=9).triggers()
     assert torch.equal(warp.field, alone.field)
     assert not torch.equal(warp.field, kind().triggers()[2].field)
 

@@ -46,6 +46,6 @@ def test_a_knot_is_found_and_its_clean_twin_is_not(clean: bool) -> None:
     found = {
         strength: cell(*planted(strength), k=80, size=400, rate=0.02, total=1000, clean_reference=clean) for strength in (0.9, 0.0)
     }
-    assert found[0.9]["dao+clip-gap"]["auroc"] > 0.95
+    assert found[0.9]["slof-dense+clip-gap"]["auroc"] > 0.95
     assert all(0.3 < one["auroc"] < 0.7 for one in found[0.0].values())
     assert shown("x", {"dao": {"auroc": 0.5, "fpr95": 0.25}}) == {"what": "x", "measured": "dao 0.500, 25.00%"}

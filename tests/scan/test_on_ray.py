@@ -266,11 +266,11 @@ def test_a_trusted_model_and_a_trusted_set_give_the_results_of_the_local_engine(
     cluster: str, make_tars: MakeTars, tmp_path: Path
 ) -> None:
     paths = make_tars()
-    given = {"trusted_model": "pocket-1", "clean": (str(paths[0]),), "scorers": ("dao+clip-gap", "dao")}
+    given = {"trusted_model": "pocket-1", "clean": (str(paths[0]),), "scorers": ("slof-dense+clip-gap", "dao")}
     for engine, out in (("local", tmp_path / "local"), ("ray", tmp_path / "out")):
         scan(paths, out, engine=engine, workers=1 if engine == "local" else 2, **given)
     one, two = (pq.read_table(tmp_path / out / "scores.parquet").to_pydict() for out in ("out", "local"))
-    for name in ("dao+clip-gap", "dao"):
+    for name in ("slof-dense+clip-gap", "dao"):
         assert one.pop(name) == pytest.approx(two.pop(name), rel=1e-2, abs=1e-2)
     assert one == two
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clipvet.errors import UsageError
 from clipvet.metrics import auroc
-from clipvet.scan import SCORERS, Dao, KDistance, Lid, Slof
+from clipvet.scan import SCORERS, Dao, KDistance, Lid, Slof, SlofDense
 from clipvet.scan.base import PairFeatures
 from clipvet.scan.neighbours import nearest
 from clipvet.scan.official_code import official_dao, official_slof
@@ -73,12 +73,14 @@ def by_loop(name: str, queries: PairFeatures, reference: PairFeatures, k: int) -
             out.append(lid_by_loop([d for d, _ in near]))
         elif name == "slof":
             out.append(sum(mine / radius[at] for _, at in near) / k)
+        elif name == "slof-dense":
+            out.append(mine / sorted(radius[at] for _, at in near)[max(1, round(0.05 * k)) - 1])
         else:
             out.append(sum(dimension[at] * math.log(mine / radius[at]) for _, at in near) / k)
     return out
 
 
-@pytest.mark.parametrize("name", ["k-distance", "lid", "slof", "dao"])
+@pytest.mark.parametrize("name", ["k-distance", "lid", "slof", "slof-dense", "dao"])
 @pytest.mark.parametrize("case", ["other pairs", "the reference itself", "some of the reference"])
 def test_neighbourhood_scores_equal_the_formula_in_loops(name: str, case: str) -> None:
     reference = pairs(60)
@@ -135,6 +137,8 @@ def test_slof_and_dao_by_hand_on_a_circle() -> None:
 
     last = (chord(80) / chord(20) + chord(80) / chord(10)) / 2  # neighbours at 20 and 10 degrees, with radii 20 and 10
     assert Slof(k=2).score(features, features)[3].item() == pytest.approx(last, rel=1e-5)
+    assert SlofDense(k=2).score(features, features)[3].item() == pytest.approx(chord(80) / chord(10), rel=1e-5)
+    assert SlofDense(k=2, share=1).score(features, features)[3].item() == pytest.approx(chord(80) / chord(20), rel=1e-5)
     at_20, at_10 = 2 / math.log(chord(20) / chord(10)), 2 / (2e-4)  # the one in the middle has two equal distances: cut
     wanted = (at_20 * math.log(chord(80) / chord(20)) + at_10 * math.log(chord(80) / chord(10))) / 2
     assert Dao(k=2).score(features, features)[3].item() == pytest.approx(wanted, rel=1e-2)
@@ -185,7 +189,7 @@ class TestContract:
 def test_copies_give_finite_scores() -> None:
     copies = clustered(1).expand(40, -1)
     reference = PairFeatures(ids=torch.arange(80), image=torch.cat([copies, clustered(40, seed=9)]))
-    for scorer in (Dao(k=K), Slof(k=K), Lid(k=K), KDistance(k=K)):
+    for scorer in (Dao(k=K), Slof(k=K), SlofDense(k=K), Lid(k=K), KDistance(k=K)):
         assert torch.isfinite(scorer.score(reference, reference)).all()
 
 
@@ -242,7 +246,7 @@ def test_the_published_code_is_repeated_with_its_slips() -> None:
     )
 
 
-@pytest.mark.parametrize("scorer", [Dao(), Slof(), KDistance()])
+@pytest.mark.parametrize("scorer", [Dao(), Slof(), SlofDense(), KDistance()])
 def test_a_planted_cluster_is_found_and_its_clean_twin_is_not(scorer: Any) -> None:
     generator = torch.Generator().manual_seed(99)
     clean, n_bad = clustered(1500, d=64), 12

@@ -19,12 +19,12 @@ from torch import Tensor
 from clipvet.errors import UnreadableError, UsageError
 from clipvet.metrics import auroc
 from clipvet.pocket.shards import poisoned_shards
-from clipvet.scan import ClipGap, Dao, DaoClipGap
+from clipvet.scan import ClipGap, SlofDense, SlofDenseClipGap
 from clipvet.scan.base import PairFeatures
-from clipvet.scan.dao_clip_gap import standardised
 from clipvet.scan.options import ScanOptions
 from clipvet.scan.run import scan_pairs
 from clipvet.scan.second_model import second_options
+from clipvet.scan.slof_dense_clip_gap import standardised
 from clipvet.scan.store import Store, read_table, write_table
 from clipvet.types import ScanReport
 
@@ -32,7 +32,7 @@ from .conftest import MakeTars, die_after
 from .test_scan_run import write_features
 from .test_scorers import by_loop, pairs
 
-DEFAULT = ("dao+clip-gap", "dao", "clip-gap")
+DEFAULT = ("slof-dense+clip-gap", "slof-dense", "clip-gap")
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -66,13 +66,13 @@ def test_the_sum_equals_the_formula_in_loops(size: int) -> None:
     queries, reference = pairs(20, first=1000, seed=5), pairs(size)
     wanted = [0.0] * len(queries)
     for asked, usual in (
-        (by_loop("dao", queries, reference, 5), by_loop("dao", reference, reference, 5)),
+        (by_loop("slof-dense", queries, reference, 5), by_loop("slof-dense", reference, reference, 5)),
         (gap_by_loop(queries), gap_by_loop(reference)),
     ):
         middle = median(usual)
         spread = 1.4826 * median(abs(score - middle) for score in usual)
         wanted = [total + (score - middle) / spread for total, score in zip(wanted, asked, strict=True)]
-    assert DaoClipGap(k=5).score(queries, reference).tolist() == pytest.approx(wanted, rel=1e-3, abs=1e-3)
+    assert SlofDenseClipGap(k=5).score(queries, reference).tolist() == pytest.approx(wanted, rel=1e-3, abs=1e-3)
 
 
 def test_a_reference_is_set_against_itself_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_a_reference_is_set_against_itself_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ClipGap, "score", noted)
     one, other = features.at(torch.tensor([1, 2])), features.at(torch.tensor([3]))
     for queries in (one, other):
-        DaoClipGap(k=5).score(queries, features)
+        SlofDenseClipGap(k=5).score(queries, features)
     assert [part is features for part in seen].count(True) == 1
     assert len(seen) == 3
 
@@ -109,7 +109,7 @@ def test_rows_are_taken_from_both_models() -> None:
         assert torch.allclose(part.text, torch.stack([whole.text[4], whole.text[1]]))
 
 
-@pytest.mark.parametrize("scorer", [ClipGap(), DaoClipGap(k=5)])
+@pytest.mark.parametrize("scorer", [ClipGap(), SlofDenseClipGap(k=5)])
 def test_features_of_one_model_alone_are_named(scorer: Any) -> None:
     found = pairs(20)
     alone = PairFeatures(ids=found.ids, image=found.image, text=found.text)
@@ -145,7 +145,7 @@ def two_models(planted: int, seed: int = 0) -> PairFeatures:
     return PairFeatures(ids=ids, image=image, text=text, trusted=PairFeatures(ids=ids, image=other_image, text=other_text))
 
 
-@pytest.mark.parametrize("scorer", [ClipGap(), DaoClipGap(k=32)])
+@pytest.mark.parametrize("scorer", [ClipGap(), SlofDenseClipGap(k=32)])
 def test_planted_pairs_are_found_and_those_of_the_clean_twin_are_not(scorer: Any) -> None:
     for planted, low, high in ((12, 0.99, 1.0), (0, 0.2, 0.8)):
         features = two_models(planted)
@@ -179,12 +179,14 @@ def test_scores_are_those_of_the_features_that_two_scans_keep(make_tars: MakeTar
         parts.append(PairFeatures(ids=torch.arange(40), image=image, text=text))
     features = PairFeatures(ids=parts[0].ids, image=parts[0].image, text=parts[0].text, trusted=parts[1])
     table = pq.read_table(tmp_path / "two" / "scores.parquet").to_pydict()
-    assert table["dao"] == pytest.approx(Dao(k=4).score(features, features).tolist(), rel=1e-2, abs=1e-2)
+    assert table["slof-dense"] == pytest.approx(SlofDense(k=4).score(features, features).tolist(), rel=1e-2, abs=1e-2)
     assert table["clip-gap"] == pytest.approx(gap_by_loop(features), abs=1e-3)
-    assert table["dao+clip-gap"] == pytest.approx(DaoClipGap(k=4).score(features, features).tolist(), rel=2e-2, abs=2e-2)
+    assert table["slof-dense+clip-gap"] == pytest.approx(
+        SlofDenseClipGap(k=4).score(features, features).tolist(), rel=2e-2, abs=2e-2
+    )
     assert report.scorers == DEFAULT
     assert (report.model and report.model.name, report.trusted_model and report.trusted_model.name) == ("pocket-0", "pocket-1")
-    ranked = sorted(zip(table["dao+clip-gap"], table["key"], strict=True), reverse=True)[:4]
+    ranked = sorted(zip(table["slof-dense+clip-gap"], table["key"], strict=True), reverse=True)[:4]
     assert [key for _, key in ranked] == [
         key for _, key in sorted((rank, key) for rank, key in zip(table["rank"], table["key"], strict=True) if rank)
     ]
@@ -267,12 +269,14 @@ def test_a_trusted_set_is_seen_by_both_models_and_sets_the_threshold(make_tars: 
     report = scan(paths[1:], tmp_path / "out", clean=(str(paths[0]),), reference=1000)
     assert report.reference is not None
     assert report.reference.text.startswith("a trusted set")
-    trusted = pq.read_table(tmp_path / "out" / "trusted" / "state" / "scores" / "scores_00000.parquet")["dao+clip-gap"].to_numpy()
+    trusted = pq.read_table(tmp_path / "out" / "trusted" / "state" / "scores" / "scores_00000.parquet")[
+        "slof-dense+clip-gap"
+    ].to_numpy()
     assert len(trusted) == 30
     assert report.threshold is not None
     # of 30 trusted scores and one more, at most a tenth may lie at or above the threshold: three with the new one
     assert report.threshold.value == pytest.approx(sorted(trusted)[-3], rel=1e-6)
-    scores = pq.read_table(tmp_path / "out" / "scores.parquet")["dao+clip-gap"].to_numpy()
+    scores = pq.read_table(tmp_path / "out" / "scores.parquet")["slof-dense+clip-gap"].to_numpy()
     assert report.counts.flagged == sum(score > sorted(trusted)[-3] for score in scores)
 
 
@@ -315,7 +319,7 @@ def test_one_model_for_both_is_refused(make_tars: MakeTars, tmp_path: Path) -> N
     ("given", "words"),
     [
         ({"scorers": ("clip-gap",)}, r"^expected --trusted-model with clip-gap, got none: name a CLIP that was not trained"),
-        ({"scorers": ("dao", "dao+clip-gap")}, "expected --trusted-model with dao\\+clip-gap, got none"),
+        ({"scorers": ("dao", "slof-dense+clip-gap")}, "expected --trusted-model with slof-dense\\+clip-gap, got none"),
         ({"scorers": ("dao", "lid"), "trusted_model": "pocket-1"}, "with --trusted-model, got dao, lid: add one, or leave"),
         ({"preset": "official-code", "trusted_model": "pocket-1"}, "expected no --trusted-model with --preset official-code"),
     ],
@@ -326,7 +330,7 @@ def test_scorers_and_a_trusted_model_go_together(given: dict[str, Any], words: s
 
 
 def test_the_default_scorer_depends_on_whether_there_is_a_trusted_model(tmp_path: Path) -> None:
-    assert ScanOptions(out=tmp_path).scorers == ("dao",)
+    assert ScanOptions(out=tmp_path).scorers == ("slof-dense",)
     assert ScanOptions(out=tmp_path, trusted_model="pocket-1").scorers == DEFAULT
 
 
@@ -335,4 +339,4 @@ def test_the_second_pass_computes_features_and_nothing_else(tmp_path: Path) -> N
         out=tmp_path, model="a", trusted_model="b", scorers=("clip-gap", "cognitive-distillation"), quick_gelu=True
     )
     second = second_options(options)
-    assert (second.model, second.trusted_model, second.scorers, second.quick_gelu) == ("b", None, ("dao",), None)
+    assert (second.model, second.trusted_model, second.scorers, second.quick_gelu) == ("b", None, ("slof-dense",), None)
