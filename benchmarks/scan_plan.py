@@ -96,7 +96,7 @@ def fleets() -> list[Fleet]:
     """Machines of two cores as measured, and GPUs at two assumed rates."""
     rows = {row["what"]: row["measured"] for row in json.loads(MEASURED.read_text(encoding="utf-8"))["rows"]}
     (encode,) = (float(value) for what, value in rows.items() if "features written" in what)
-    (scored,) = (str(value) for what, value in rows.items() if what.startswith("10,000,000 rows") and what.endswith("time"))
+    (scored,) = (str(value) for what, value in rows.items() if what.startswith("100,000 rows, default"))
     score = float(scored.split(";")[1].split()[0]) * 1e-6
     two = [Fleet(kind="two cores", workers=count, encode=encode, score=score, assumed=False) for count in (1, 32, 1024)]
     gpus = [(1, 500), (8, 500), (8, 2000), (64, 2000)]

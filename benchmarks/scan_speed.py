@@ -1,11 +1,12 @@
 """What a scan costs: scores against the published way and a bare product, growth with the number of rows, and the feature pipeline.
 
-    python -m benchmarks.scan_speed [--only scoring,large,growth,pipeline]
+    python -m benchmarks.scan_speed [--only scoring,large,default,growth,pipeline]
 
 - ``scoring``: SLOF and DAO of a batch against itself at 2,048 x 512 and 4,096 x 512, beside the published way of computing the same
   (every row sorted whole, for every query the whole sorted rows of its neighbours picked out) and beside one matrix product with
   a top-k; in turn, and the largest difference of a score;
 - ``large``: 100,000 queries against 100,000 references in chunks, and beside a quarter of the queries;
+- ``default``: rows as ``clipvet scan`` scores them when nothing is stated, of 1 % poison;
 - ``growth``: time and peak memory from 10,000 to 10 million rows against one reference, each in a process of its own;
 - ``pipeline``: decode, preprocess, encode and write of images of real size in shards, against the bare encoder.
 
@@ -40,6 +41,7 @@ from clipvet.data.sources import open_pairs
 from clipvet.scan import SCORERS
 from clipvet.scan.base import PairFeatures, PairScorer
 from clipvet.scan.encode import encode_shard
+from clipvet.scan.options import ScanOptions, build_scorers
 from clipvet.scan.scoring import score_features
 from clipvet.scan.store import Store
 
@@ -153,6 +155,18 @@ def cell_large(queries: int, references: int) -> Part:
     }
 
 
+def part_default() -> Part:
+    """A hundred thousand rows with the default scorer, reference and k."""
+    return {"cells": [in_fresh_process("benchmarks.scan_speed", "default", rows=n) for n in (10_000, 100_000)]}
+
+
+def cell_default(rows: int) -> Part:
+    """As ``clipvet scan`` does where nothing is stated."""
+    options = ScanOptions(out=Path())
+    chosen, _ = build_scorers(options)
+    return {"reference": options.reference, **scored_by_batch(rows, options.reference, chosen)}
+
+
 def part_growth() -> Part:
     """Rows from ten thousand to ten million against a reference of 2,048."""
     return {
@@ -161,14 +175,18 @@ def part_growth() -> Part:
 
 
 def cell_growth(rows: int) -> Part:
-    """Score rows that are drawn batch by batch; only the scoring is timed."""
+    """SLOF and DAO."""
+    return scored_by_batch(rows, BATCH, scorers())
+
+
+def scored_by_batch(rows: int, size: int, chosen: dict[str, PairScorer]) -> Part:
+    """Score rows that are drawn batch by batch against a reference of some size; only the scoring is timed."""
     torch.set_num_threads(THREADS)
-    reference, chosen, seconds = pairs(clustered(BATCH)), scorers(), 0.0
-    scored = 0
+    reference, seconds, scored = pairs(clustered(size)), 0.0, 0
     for number, start in enumerate(range(0, rows, BATCH)):
         features = clustered(min(BATCH, rows - start), seed=number + 1)
         found, took = timed(lambda f=features, s=start: score_features(pairs(f, 10**9 + s), reference, chosen))
-        seconds, scored = seconds + took, scored + int(np.isfinite(found["dao"]).sum())
+        seconds, scored = seconds + took, scored + int(np.isfinite(next(iter(found.values()))).sum())
     return {"rows": rows, "scored": scored, "seconds": seconds, "peak_mib": peak_mib()}
 
 
@@ -225,10 +243,11 @@ def write_shards(folder: Path, images: int, size: int) -> None:
 PARTS: dict[str, Callable[[], Part]] = {
     "scoring": part_scoring,
     "large": part_large,
+    "default": part_default,
     "growth": part_growth,
     "pipeline": part_pipeline,
 }
-CELLS: dict[str, Callable[..., Part]] = {"large": cell_large, "growth": cell_growth}
+CELLS: dict[str, Callable[..., Part]] = {"large": cell_large, "default": cell_default, "growth": cell_growth}
 
 
 def rows_scoring(part: Part) -> Iterator[Row]:
@@ -253,6 +272,13 @@ def rows_large(part: Part) -> Iterator[Row]:
         yield {"what": f"{what}: peak memory, and with the features alone", "measured": measured, "unit": "MiB"}
 
 
+def rows_default(part: Part) -> Iterator[Row]:
+    """Size by size."""
+    for one in part["cells"]:
+        measured = f"{one['seconds']:.1f} s; {1e6 * one['seconds'] / one['rows']:.1f} µs a row"
+        yield {"what": f"{one['rows']:,} rows, default scorer, reference of {one['reference']:,}: time", "measured": measured}
+
+
 def rows_growth(part: Part) -> Iterator[Row]:
     """Size by size."""
     for one in part["cells"]:
@@ -273,6 +299,7 @@ def rows_pipeline(part: Part) -> Iterator[Row]:
 ROWS: dict[str, Callable[[Part], Iterator[Row]]] = {
     "scoring": rows_scoring,
     "large": rows_large,
+    "default": rows_default,
     "growth": rows_growth,
     "pipeline": rows_pipeline,
 }
