@@ -1,5 +1,7 @@
 """Write the generated pages: docs/methods from the docstrings of the registries, docs/measured.md from benchmarks/results.
 
+And the table of attacks in docs/scan.md, between its two marks.
+
     python docs/build.py
 
 A test compares the pages in the repository with what this would write.
@@ -7,8 +9,10 @@ A test compares the pages in the repository with what this would write.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from clipvet.cli.bench import RESULTS, Table, cell, read_tables
 from clipvet.cli.docstrings import to_markdown
@@ -17,6 +21,7 @@ from clipvet.cli.registries import Kind, Method, methods, summary
 __all__ = ["main", "pages"]
 
 DOCS = Path(__file__).parent
+MARKS = "<!-- by docs/build.py -->", "<!-- end -->"
 GENERATED = "<!-- Written by docs/build.py: change the source and run `make docs`. -->\n\n"
 WORDS = {
     Kind.CHECKS: ("check", "Checks: what looks at a model and brings up evidence"),
@@ -50,6 +55,8 @@ def pages() -> dict[Path, str]:
     """Return every generated page by its path below docs/."""
     found = {kind: list(methods(kind)) for kind in Kind}
     made = {Path("measured.md"): GENERATED + _measured(read_tables(RESULTS)), Path("methods/README.md"): GENERATED + _index(found)}
+    scanned = json.loads((RESULTS / "scan_pocket.json").read_text(encoding="utf-8"))["runs"]
+    made[Path("scan.md")] = _attacks((DOCS / "scan.md").read_text(encoding="utf-8"), scanned)
     return made | {_path(method): GENERATED + _page(method) for group in found.values() for method in group}
 
 
@@ -72,6 +79,22 @@ def _index(found: dict[Kind, list[Method]]) -> str:
 
 def _measured(tables: list[Table]) -> str:
     return MEASURED + ("".join("\n".join(_table(table)) + "\n" for table in tables) or NOTHING)
+
+
+def _attacks(page: str, runs: list[dict[str, Any]]) -> str:
+    """The page with the table of attacks that took: share of clean pairs flagged where 95 % of the poisoned are."""
+    scorers = (("itself", "slof-dense"), ("itself", "dao"), ("both", "slof-dense+clip-gap"))
+    lines = ["| attack | ASR | `slof-dense` | `dao` | `slof-dense+clip-gap` |", "|---|---|---|---|---|"]
+    for run in (run for run in runs if "cells" in run):
+        how = "trained from scratch" if run["settings"]["scratch"] else "tuned"
+        cells = [run["cells"][source] for source, _ in scorers]
+        shares = [
+            f"{100 * next(one['fpr95'] for name, one in cell.items() if name.split(',')[0] == scorer):.2f} %"
+            for cell, (_, scorer) in zip(cells, scorers, strict=True)
+        ]
+        lines.append(" | ".join([f"| `{run['settings']['attack']}`, {how}", f"{100 * run['asr']:.0f} %", *shares]) + " |")
+    before, rest = page.split(MARKS[0])
+    return "\n".join([before + MARKS[0], *lines, MARKS[1] + rest.split(MARKS[1])[1]])
 
 
 def _table(table: Table) -> Iterator[str]:

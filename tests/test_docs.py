@@ -52,6 +52,20 @@ def test_a_table_of_results_becomes_markdown() -> None:
     assert build._measured([]).endswith("no results in this checkout yet.\n")
 
 
+def test_attacks_that_took_stand_in_the_page_of_scans() -> None:
+    cells = {
+        "itself": {"slof-dense, k = 9": {"fpr95": 0.0012}, "dao, k = 9": {"fpr95": 0.5}, "slof, k = 9": {"fpr95": 1.0}},
+        "both": {"clip-gap": {"fpr95": 1.0}, "slof-dense+clip-gap, k = 9": {"fpr95": 0.25}},
+    }
+    took = {"settings": {"attack": "sig-pairs", "scratch": True}, "asr": 0.914, "cells": cells}
+    weak = {"settings": {"attack": "wanet-pairs", "scratch": False}, "asr": 0.1}
+    page = build._attacks(f"before\n{build.MARKS[0]}\nold\n{build.MARKS[1]}\nbehind\n", [took, weak])
+    assert page.splitlines()[4:6] == ["| `sig-pairs`, trained from scratch | 91 % | 0.12 % | 50.00 % | 25.00 % |", build.MARKS[1]]
+    assert page.startswith("before\n")
+    assert page.endswith("\nbehind\n")
+    assert build._attacks(page, [took, weak]) == page
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))

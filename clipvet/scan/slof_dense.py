@@ -13,13 +13,15 @@ from clipvet.scan.neighbours import NeighbourScorer, nearest, own_radius
 
 __all__ = ["SlofDense"]
 
+LEAST = 3  # the densest of all is an accident
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlofDense(NeighbourScorer):
     """How much sparser a pair's neighbourhood is than those of the densest of its neighbours.
 
-    Score: ``d_k(x) / r``, where ``r`` is the ``share * k``-th smallest ``d_k(y)``, rounded and at least the first, among the k
-    neighbours y; the radius of each within the reference.
+    Score: ``d_k(x) / r``, where ``r`` is the ``share * k``-th smallest ``d_k(y)`` among the k neighbours y, rounded and at least
+    the third; the radius of each within the reference.
 
     SLOF takes the mean of the ratio over all neighbours. Poisoned pairs have each other among their neighbours, as sparse as they
     are, which draws that mean to one; rare subjects lie among others that are about as rare. The densest neighbours tell the two
@@ -29,13 +31,14 @@ class SlofDense(NeighbourScorer):
     Attributes:
         k: neighbours; must exceed the number of poisoned pairs of one kind in the reference.
         modality: features that are compared.
-        share: which of the neighbours, as a share of k, counts as the densest; single ones would be noise.
+        share: which of the neighbours, as a share of k, counts as the densest.
 
     Raises:
         UsageError: the share is not in (0, 1].
 
     Fails when: as :class:`clipvet.scan.slof.Slof`; a tenth of the data are copies of one image: what lies beside them then stands
-        out.
+        out. On a model that was trained from scratch until it knew its pairs by heart, a trigger that lies over the whole image
+        (Blended, a photo filter) left its pairs as scattered as clean ones, and no score of neighbourhoods found them.
 
     Reference: own, after SLOF (Schubert et al., 2014) as used on CLIP features by Huang et al., ICLR 2025 (arXiv 2502.01385).
         Differs: a quantile in the place of the mean. The share was chosen on five attacks on the pocket; from 0.02 to 0.15 little
@@ -56,4 +59,4 @@ class SlofDense(NeighbourScorer):
         """Score ``queries`` against ``reference``; see :class:`clipvet.scan.base.PairScorer`."""
         near = nearest(queries, reference, self.k, self.modality)
         radius = own_radius(reference, self.k, self.modality)[near.index]  # (n, k)
-        return near.distances[:, -1] / radius.kthvalue(max(1, round(self.share * self.k)), dim=1).values
+        return near.distances[:, -1] / radius.kthvalue(min(self.k, max(LEAST, round(self.share * self.k))), dim=1).values

@@ -49,5 +49,5 @@ def test_storage_binds_where_the_workers_ask_for_more_than_it_serves() -> None:
 def test_the_measured_rates_are_read() -> None:
     first = fleets()[0]
     assert 5 < first.encode < 100
-    assert 1e-6 < first.score < 1e-4
+    assert 1e-6 < first.score < 1e-3
     assert not first.assumed

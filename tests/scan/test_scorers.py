@@ -74,7 +74,7 @@ def by_loop(name: str, queries: PairFeatures, reference: PairFeatures, k: int) -
         elif name == "slof":
             out.append(sum(mine / radius[at] for _, at in near) / k)
         elif name == "slof-dense":
-            out.append(mine / sorted(radius[at] for _, at in near)[max(1, round(0.05 * k)) - 1])
+            out.append(mine / sorted(radius[at] for _, at in near)[min(k, max(3, round(0.05 * k))) - 1])
         else:
             out.append(sum(dimension[at] * math.log(mine / radius[at]) for _, at in near) / k)
     return out
@@ -90,6 +90,15 @@ def test_neighbourhood_scores_equal_the_formula_in_loops(name: str, case: str) -
         "some of the reference": reference.at(torch.tensor([7, 3, 59])),
     }[case]
     assert built(name).score(queries, reference).tolist() == pytest.approx(by_loop(name, queries, reference, K), rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize(("share", "place"), [(0.05, 3), (0.5, 6), (1.0, 12)])
+def test_the_densest_neighbours_are_counted_by_share(share: float, place: int) -> None:
+    reference, queries = pairs(60), pairs(20, first=1000, seed=5)
+    radius = KDistance(k=12).score(reference, reference)
+    near = nearest(queries, reference, 12)
+    wanted = [float(d[-1] / sorted(radius[at].tolist())[place - 1]) for d, at in zip(near.distances, near.index, strict=True)]
+    assert SlofDense(k=12, share=share).score(queries, reference).tolist() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_k_distance_equals_scikit_learn() -> None:
@@ -137,8 +146,7 @@ def test_slof_and_dao_by_hand_on_a_circle() -> None:
 
     last = (chord(80) / chord(20) + chord(80) / chord(10)) / 2  # neighbours at 20 and 10 degrees, with radii 20 and 10
     assert Slof(k=2).score(features, features)[3].item() == pytest.approx(last, rel=1e-5)
-    assert SlofDense(k=2).score(features, features)[3].item() == pytest.approx(chord(80) / chord(10), rel=1e-5)
-    assert SlofDense(k=2, share=1).score(features, features)[3].item() == pytest.approx(chord(80) / chord(20), rel=1e-5)
+    assert SlofDense(k=2).score(features, features)[3].item() == pytest.approx(chord(80) / chord(20), rel=1e-5)
     at_20, at_10 = 2 / math.log(chord(20) / chord(10)), 2 / (2e-4)  # the one in the middle has two equal distances: cut
     wanted = (at_20 * math.log(chord(80) / chord(20)) + at_10 * math.log(chord(80) / chord(10))) / 2
     assert Dao(k=2).score(features, features)[3].item() == pytest.approx(wanted, rel=1e-2)
@@ -203,6 +211,12 @@ def test_too_small_a_reference_is_named() -> None:
 def test_settings_are_checked_when_a_scorer_is_built(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="expected k of at least 2 and features out of image, text, both"):
         Dao(**settings)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.1])
+def test_a_share_of_the_neighbours_is_one(share: float) -> None:
+    with pytest.raises(UsageError, match=r"expected a share of the neighbours in \(0, 1\], got"):
+        SlofDense(share=share)
 
 
 def test_chunks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
