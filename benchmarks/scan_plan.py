@@ -133,9 +133,10 @@ def main() -> None:
             f"are assumptions. {READ:,} bytes read per pair (pictures of 256 px, rom1504/laion-prepro), shards of {SHARD:,}; the "
             f"storage serves {LINK / 1e9:.2f} GB/s to all; workers differ by {SPREAD:.0%}, are lost every {LOST_EVERY / 3600:.0f} "
             f"hours and come back after {BACK_AFTER / 60:.0f} minutes.",
-            "Decoding and encoding bind, until many GPUs ask more of the storage than it serves; scoring is the rest: less than a "
-            "part in a thousand of the time on two cores, and a few in a hundred at the largest rate assumed. An assumed rate must "
-            "hold for decoding too. --trusted-model makes a second pass: about twice the hours, and the bytes read twice.",
+            "Decoding and encoding bind, until many GPUs ask more of the storage than it serves; scoring, with the default scorer "
+            "on two cores, is the rest: two parts in a thousand of the time on two cores, and a fifth at the largest rate assumed, "
+            "where it can run on the GPU. An assumed rate must hold for decoding too. --trusted-model makes a second pass: about "
+            "twice the hours, and the bytes read twice.",
         ],
         "provenance": provenance(),
     }
