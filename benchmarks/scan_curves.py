@@ -21,7 +21,7 @@ from benchmarks.inspect_zoo import RESULTS, provenance
 from benchmarks.scan_pocket import REFERENCE, K, both_models, judged
 from clipvet.scan import SCORERS
 from clipvet.scan.base import PairFeatures
-from clipvet.scan.options import neighbours_for
+from clipvet.scan.options import ScanOptions, neighbours_for
 from pocket_build.poisoned import POISONED, plan_of
 
 NAME = "badnets-pairs-0.01-0-scratch"
@@ -84,12 +84,10 @@ def shown(what: str, found: Row) -> Row:
 def curves(found: PairFeatures, bad: np.ndarray) -> tuple[list[Row], list[Row]]:
     """Rows of the table, and the cells behind them."""
     plans: list[tuple[str, dict[str, Any]]] = [(f"k = {k}", {"k": k}) for k in KS]
-    plans += [
-        (f"reference of {size:,}, k = {neighbours_for(0.01 * size)}", {"k": neighbours_for(0.01 * size), "size": size})
-        for size in REFERENCES
-    ]
+    sizes = {size: neighbours_for(ScanOptions.poison_rate * size) for size in REFERENCES}
+    plans += [(f"reference of {size:,}, k = {k}", {"k": k, "size": size}) for size, k in sizes.items()]
     plans += [(f"{rate:.1%} poisoned, k = {K}", {"k": K, "rate": rate}) for rate in LOW]
-    few = {"k": neighbours_for(0.01 * FEW / 2), "size": FEW // 2, "total": FEW}
+    few = {"k": neighbours_for(ScanOptions.poison_rate * FEW / 2), "size": FEW // 2, "total": FEW}
     words = f"of {FEW:,} pairs poisoned, reference of {FEW // 2}"
     plans += [(f"{rate:.1%} {words}, k = {few['k']}", {**few, "rate": rate}) for rate in HIGH]
     clean = {"k": 16, "size": FEW // 2, "total": FEW, "clean_reference": True}

@@ -25,12 +25,11 @@ from clipvet.models.bases import load_base
 from clipvet.scan import SCORERS
 from clipvet.scan.base import PairFeatures
 from clipvet.scan.official_code import official_dao, official_slof
-from clipvet.scan.options import neighbours_for
+from clipvet.scan.options import BATCH, ScanOptions, neighbours_for
 from pocket_build.poisoned import POISONED, Plan, plan_of, poisoned_pairs
 
 Row = dict[str, Any]
-REFERENCE, BATCH = 8192, 2048  # as clipvet scan has it, and as published
-K = neighbours_for(0.01 * REFERENCE)
+REFERENCE, K = ScanOptions.reference, neighbours_for(ScanOptions.poison_rate * ScanOptions.reference)  # of clipvet scan
 SEEDS = 2  # samples that serve as the reference, in turn
 TAKES = 0.8  # ASR from which an attack counts
 FILE = RESULTS / "scan_pocket.json"
@@ -207,7 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    runs: list[Row] = json.loads(FILE.read_text(encoding="utf-8")).get("runs", []) if FILE.exists() else []
+    runs: list[Row] = json.loads(FILE.read_text(encoding="utf-8"))["runs"] if FILE.exists() else []
     done = {run["name"] for run in runs}
     todo = [record for plan, record in poisoned_pockets() if plan.name not in done]
     with ProcessPoolExecutor(arguments.workers) as pool:

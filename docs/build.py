@@ -84,7 +84,7 @@ def _measured(tables: list[Table]) -> str:
 def _attacks(page: str, runs: list[dict[str, Any]]) -> str:
     """The page with the table of attacks that took: share of clean pairs flagged where 95 % of the poisoned are."""
     scorers = (("itself", "slof-dense"), ("itself", "dao"), ("both", "slof-dense+clip-gap"))
-    lines = ["| attack | ASR | `slof-dense` | `dao` | `slof-dense+clip-gap` |", "|---|---|---|---|---|"]
+    lines = ["| attack | poisoned | ASR | `slof-dense` | `dao` | `slof-dense+clip-gap` |", "|---|---|---|---|---|---|"]
     for run in (run for run in runs if "cells" in run):
         how = "trained from scratch" if run["settings"]["scratch"] else "tuned"
         cells = [run["cells"][source] for source, _ in scorers]
@@ -92,7 +92,8 @@ def _attacks(page: str, runs: list[dict[str, Any]]) -> str:
             f"{100 * next(one['fpr95'] for name, one in cell.items() if name.split(',')[0] == scorer):.2f} %"
             for cell, (_, scorer) in zip(cells, scorers, strict=True)
         ]
-        lines.append(" | ".join([f"| `{run['settings']['attack']}`, {how}", f"{100 * run['asr']:.0f} %", *shares]) + " |")
+        poisoned, asr = f"{run['poisoned']:,} of {run['pairs']:,}", f"{100 * run['asr']:.0f} %"
+        lines.append(" | ".join([f"| `{run['settings']['attack']}`, {how}", poisoned, asr, *shares]) + " |")
     before, rest = page.split(MARKS[0])
     return "\n".join([before + MARKS[0], *lines, MARKS[1] + rest.split(MARKS[1])[1]])
 

@@ -57,10 +57,11 @@ def test_attacks_that_took_stand_in_the_page_of_scans() -> None:
         "itself": {"slof-dense, k = 9": {"fpr95": 0.0012}, "dao, k = 9": {"fpr95": 0.5}, "slof, k = 9": {"fpr95": 1.0}},
         "both": {"clip-gap": {"fpr95": 1.0}, "slof-dense+clip-gap, k = 9": {"fpr95": 0.25}},
     }
-    took = {"settings": {"attack": "sig-pairs", "scratch": True}, "asr": 0.914, "cells": cells}
+    took = {"settings": {"attack": "sig-pairs", "scratch": True}, "asr": 0.914, "cells": cells, "poisoned": 9, "pairs": 1000}
     weak = {"settings": {"attack": "wanet-pairs", "scratch": False}, "asr": 0.1}
     page = build._attacks(f"before\n{build.MARKS[0]}\nold\n{build.MARKS[1]}\nbehind\n", [took, weak])
-    assert page.splitlines()[4:6] == ["| `sig-pairs`, trained from scratch | 91 % | 0.12 % | 50.00 % | 25.00 % |", build.MARKS[1]]
+    row = "| `sig-pairs`, trained from scratch | 9 of 1,000 | 91 % | 0.12 % | 50.00 % | 25.00 % |"
+    assert page.splitlines()[4:6] == [row, build.MARKS[1]]
     assert page.startswith("before\n")
     assert page.endswith("\nbehind\n")
     assert build._attacks(page, [took, weak]) == page

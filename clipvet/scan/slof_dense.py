@@ -37,12 +37,11 @@ class SlofDense(NeighbourScorer):
         UsageError: the share is not in (0, 1].
 
     Fails when: as :class:`clipvet.scan.slof.Slof`; a tenth of the data are copies of one image: what lies beside them then stands
-        out. On a model that was trained from scratch until it knew its pairs by heart, a trigger that lies over the whole image
-        (Blended, a photo filter) left its pairs as scattered as clean ones, and no score of neighbourhoods found them.
+        out. On a model that was trained from scratch until it knew its pairs by heart, Blended, whose
+        trigger lies over the whole image, left its pairs as scattered as clean ones, and no score of neighbourhoods found them.
 
     Reference: own, after SLOF (Schubert et al., 2014) as used on CLIP features by Huang et al., ICLR 2025 (arXiv 2502.01385).
-        Differs: a quantile in the place of the mean. The share was chosen on five attacks on the pocket; from 0.05 to 0.15 little
-        changes.
+        Differs: a quantile in the place of the mean. The share was chosen on five attacks on the pocket.
     """
 
     name: ClassVar[str] = "slof-dense"
